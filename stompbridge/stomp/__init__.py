@@ -1,0 +1,1 @@
+"""STOMP 1.0, 1.1 and 1.2 without I/O: bytes in, events out. Nothing here knows of sockets or of asyncio."""
