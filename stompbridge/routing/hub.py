@@ -1,0 +1,282 @@
+"""Local subscriptions: which of this process's clients get a message, and the frame that they share.
+
+RabbitMQ delivers one copy of a message for the whole process; the hub matches it against every local subscription
+and encodes it once per distinct subscription id and ack mode. Message ids are numbered per process, not per
+session, so that all receivers of such a group share the bytes of the whole WebSocket frame.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from time import monotonic
+from typing import NamedTuple, Protocol
+
+from stompbridge.brokers.base import Broker, Done, Failure, Message
+from stompbridge.brokers.topics import TopicTrie
+from stompbridge.dedup.window import SenderWindows, Verdict
+from stompbridge.routing.destinations import shown
+from stompbridge.routing.headers import message_head, message_tail
+
+INTERNAL = "/internal"
+"""The exchange name under which ``/internal/...`` destinations live; no broker is asked for it."""
+
+
+class FrameKey(NamedTuple):
+    """What the bytes of a MESSAGE frame depend on, beside the message."""
+
+    tag: str
+    """The subscription's consumer tag, part of the message id."""
+    subscription: str | None
+    """The ``subscription`` header; none for a subscription without id."""
+    with_ack: bool
+    """Whether an ``ack`` header is due (STOMP 1.2, ack mode other than auto)."""
+    tracked: bool
+    """Whether the receiver keeps the message until the client acknowledges it."""
+
+
+class Receiver(Protocol):
+    """One subscription of one client."""
+
+    frame_key: FrameKey
+
+    def write(self, frame: bytes) -> None:
+        """Takes a shared frame that needs no acknowledgement."""
+
+    def deliver(self, frame: bytes, ack_id: str, message: Message) -> None:
+        """Takes a shared frame of a tracked subscription, and what NACK needs to deliver it again."""
+
+
+Tap = Callable[[Message], None]
+"""A listener inside the process, such as the health probe."""
+
+
+class _Group:
+    """Receivers that share a frame. Iterated over a snapshot: a write may end in the removal of a receiver."""
+
+    __slots__ = ("_members", "_snapshot")
+
+    def __init__(self) -> None:
+        self._members: dict[Receiver, None] = {}
+        self._snapshot: tuple[Receiver, ...] = ()
+
+    def add(self, receiver: Receiver) -> None:
+        self._members[receiver] = None
+        self._snapshot = ()
+
+    def discard(self, receiver: Receiver) -> bool:
+        """Removes a receiver; True when none is left."""
+        self._members.pop(receiver, None)
+        self._snapshot = ()
+        return not self._members
+
+    def receivers(self) -> tuple[Receiver, ...]:
+        if not self._snapshot:
+            self._snapshot = tuple(self._members)
+        return self._snapshot
+
+
+class _Node:
+    """One binding key of one exchange and everyone here who asked for it."""
+
+    __slots__ = ("groups", "taps", "waiting")
+
+    def __init__(self) -> None:
+        self.groups: dict[FrameKey, _Group] = {}
+        self.taps: list[Tap] = []
+        # Callbacks of subscribers that wait for the broker's answer to the bind; None once it is bound.
+        self.waiting: list[tuple[Receiver | Tap, Done]] | None = []
+
+    @property
+    def empty(self) -> bool:
+        return not self.groups and not self.taps
+
+
+class _Mailbox:
+    """The subscriptions on one exchange, and the senders' windows of what came through it."""
+
+    __slots__ = ("nodes", "type", "windows")
+
+    def __init__(self, exchange_type: str, windows: SenderWindows) -> None:
+        self.type = exchange_type
+        self.windows = windows
+        self.nodes: TopicTrie[_Node] = TopicTrie(_Node)
+
+    def binding_key(self, key: str) -> str:
+        # A fanout exchange ignores keys, so one binding serves all of its subscriptions.
+        return "" if self.type == "fanout" else key
+
+    def match(self, key: str) -> Iterable[_Node]:
+        if self.type == "topic":
+            return self.nodes.match(key)
+        node = self.nodes.get(self.binding_key(key))
+        return () if node is None else (node,)
+
+
+class Hub:
+    """The local subscriptions of the process.
+
+    ``wrap`` makes a WebSocket frame of a STOMP frame (second argument: as binary). ``boot`` is the process's part
+    of its message ids.
+    """
+
+    def __init__(
+        self, broker: Broker, wrap: Callable[[bytes, bool], bytes], boot: str, window: int, history_ttl: float
+    ) -> None:
+        self._broker = broker
+        self._wrap = wrap
+        self._boot = boot
+        self._window = window
+        self._history_ttl = history_ttl
+        self._number = 0
+        self._mailboxes: dict[str, _Mailbox] = {}
+        self.deliveries = 0
+        self.suppressed = 0
+        self.in_doubt = 0
+
+    def can_serve(self, exchange: str) -> bool:
+        """Whether subscriptions on this exchange can be matched here; others need a queue of their own."""
+        return self._broker.exchange_type(exchange) in ("topic", "direct", "fanout")
+
+    # Subscribing
+
+    def subscribe(self, exchange: str, key: str, receiver: Receiver, done: Done) -> None:
+        """Adds a receiver; ``done`` when a message published from now on will reach it. May call inside."""
+        node = self._node(exchange, key)
+        group = node.groups.get(receiver.frame_key)
+        if group is None:
+            group = node.groups[receiver.frame_key] = _Group()
+        group.add(receiver)
+        self._ensure_bound(exchange, key, node, receiver, done)
+
+    def unsubscribe(self, exchange: str, key: str, receiver: Receiver) -> None:
+        """Removes a receiver: nothing is written to it from now on."""
+        mailbox = self._mailboxes.get(exchange)
+        node = mailbox.nodes.get(mailbox.binding_key(key)) if mailbox else None
+        if node is None:
+            return
+        group = node.groups.get(receiver.frame_key)
+        if group is not None and group.discard(receiver):
+            del node.groups[receiver.frame_key]
+        self._drop_if_unused(exchange, key, node)
+
+    def tap(self, exchange: str, key: str, tap: Tap, done: Done) -> None:
+        """Adds a listener inside the process, for as long as the process runs."""
+        node = self._node(exchange, key)
+        node.taps.append(tap)
+        self._ensure_bound(exchange, key, node, tap, done)
+
+    def _node(self, exchange: str, key: str) -> _Node:
+        mailbox = self._mailboxes.get(exchange)
+        if mailbox is None:
+            exchange_type = "topic" if exchange == INTERNAL else self._broker.exchange_type(exchange) or "topic"
+            mailbox = _Mailbox(exchange_type, SenderWindows(self._window, self._history_ttl))
+            self._mailboxes[exchange] = mailbox
+        return mailbox.nodes.node(mailbox.binding_key(key))
+
+    def _ensure_bound(self, exchange: str, key: str, node: _Node, who: Receiver | Tap, done: Done) -> None:
+        if exchange == INTERNAL:
+            node.waiting = None
+        if node.waiting is None:
+            done(None)
+            return
+        node.waiting.append((who, done))
+        if len(node.waiting) == 1:
+            binding_key = self._mailboxes[exchange].binding_key(key)
+            self._broker.bind(exchange, binding_key, lambda failure: self._on_bound(exchange, key, node, failure))
+
+    def _on_bound(self, exchange: str, key: str, node: _Node, failure: Failure | None) -> None:
+        waiting, node.waiting = node.waiting or [], None
+        if failure is not None:
+            for who, _ in waiting:
+                self._remove(node, who)
+            # Nothing is bound: the node goes without an unbind.
+            mailbox = self._mailboxes[exchange]
+            mailbox.nodes.remove(mailbox.binding_key(key))
+        for _, done in waiting:
+            done(failure)
+        if failure is None:
+            self._drop_if_unused(exchange, key, node)
+
+    @staticmethod
+    def _remove(node: _Node, who: Receiver | Tap) -> None:
+        for frame_key, group in list(node.groups.items()):
+            if group.discard(who):  # type: ignore[arg-type]
+                del node.groups[frame_key]
+        node.taps = [tap for tap in node.taps if tap is not who]
+
+    def _drop_if_unused(self, exchange: str, key: str, node: _Node) -> None:
+        # A node whose bind is outstanding stays until the answer, so that bind and unbind can not cross.
+        if not node.empty or node.waiting is not None:
+            return
+        mailbox = self._mailboxes[exchange]
+        if mailbox.nodes.get(mailbox.binding_key(key)) is node:
+            mailbox.nodes.remove(mailbox.binding_key(key))
+            if exchange != INTERNAL:
+                self._broker.unbind(exchange, mailbox.binding_key(key))
+
+    # Delivering
+
+    def on_mailbox_messages(self, exchange: str, messages: Sequence[Message]) -> None:
+        """Messages from the broker. A copy of what came through this exchange before is suppressed, once for all
+        receivers; the same message may rightly come through two exchanges."""
+        mailbox = self._mailboxes.get(exchange)
+        if mailbox is None:
+            return
+        now = monotonic()
+        for message in messages:
+            if message.sender is not None and "x-death" not in message.headers:
+                # With x-death the broker sends a message round again on purpose (dead-lettering).
+                verdict = mailbox.windows.check_and_record(message.sender, message.seq, now)
+                if verdict is Verdict.DUPLICATE:
+                    self.suppressed += 1
+                    continue
+                if verdict is Verdict.TOO_OLD and message.redelivered:
+                    self.in_doubt += 1
+            self._fan_out(mailbox.match(message.routing_key), message, shown(message.exchange, message.routing_key))
+
+    def publish_internal(self, key: str, body: bytes, content_type: str) -> None:
+        """Sends a notice of the process itself to the local subscribers of ``/internal/<key>``."""
+        mailbox = self._mailboxes.get(INTERNAL)
+        if mailbox is not None:
+            message = Message(INTERNAL, key, body, content_type=content_type)
+            self._fan_out(mailbox.match(key), message, f"{INTERNAL}/{key}")
+
+    def encode(self, key: FrameKey, message: Message) -> tuple[bytes, str]:
+        """One message for one receiver: the WebSocket frame and its ack id."""
+        self._number += 1
+        tail, binary = message_tail(message, shown(message.exchange, message.routing_key))
+        ack_id = f"{key.tag}@@{self._boot}@@{self._number}"
+        return self._wrap(message_head(key.subscription, ack_id, key.with_ack) + tail, binary), ack_id
+
+    def redeliver(self, receiver: Receiver, message: Message) -> None:
+        """Delivers again what a client gave back."""
+        message = replace(message, redelivered=True)
+        receiver.deliver(*self.encode(receiver.frame_key, message), message)
+
+    def sweep(self, now: float) -> None:
+        """Forgets the windows of senders that have been silent for ``history_ttl``."""
+        for mailbox in self._mailboxes.values():
+            mailbox.windows.sweep(now)
+
+    def _fan_out(self, nodes: Iterable[_Node], message: Message, destination: str) -> None:
+        self._number += 1
+        suffix = f"@@{self._boot}@@{self._number}"
+        tail = b""
+        binary = False
+        for node in nodes:
+            for key, group in list(node.groups.items()):
+                if not tail:
+                    tail, binary = message_tail(message, destination)
+                ack_id = key.tag + suffix
+                frame = self._wrap(message_head(key.subscription, ack_id, key.with_ack) + tail, binary)
+                receivers = group.receivers()
+                self.deliveries += len(receivers)
+                if key.tracked:
+                    for receiver in receivers:
+                        receiver.deliver(frame, ack_id, message)
+                else:
+                    for receiver in receivers:
+                        receiver.write(frame)
+            for tap in node.taps:
+                tap(message)
