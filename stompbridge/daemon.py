@@ -1,0 +1,188 @@
+"""The composition root: builds the parts from the settings, starts them, waits, and stops them in order."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Sequence
+from contextlib import suppress
+from secrets import token_hex
+
+import structlog
+
+from stompbridge import __version__, log
+from stompbridge.admin.health import BrokerProbe, Health
+from stompbridge.admin.server import AdminServer
+from stompbridge.brokers.base import Broker, Message
+from stompbridge.brokers.memory import MemoryBroker
+from stompbridge.config import Exchange, Settings
+from stompbridge.gateway.client import Client, Shared
+from stompbridge.gateway.closing import CloseReason
+from stompbridge.gateway.connection import Connection, ws_frame
+from stompbridge.gateway.listener import Gateway
+from stompbridge.gateway.sweep import Sweep
+from stompbridge.routing.application import Application
+from stompbridge.routing.hub import Hub
+from stompbridge.routing.router import Router
+from stompbridge.stomp.session import SessionSettings
+
+_log = structlog.get_logger("stompbridge")
+
+HISTORY_SWEEP = 30.0
+"""Seconds between two looks for senders' windows that can be forgotten."""
+
+
+def make_broker(settings: Settings) -> Broker:
+    """The broker that the configuration names. The health check's exchange is declared with the others."""
+    extra = []
+    probe = settings.health.broker.exchange
+    if probe and probe not in {exchange.name for exchange in settings.broker.exchange} and not probe.startswith("amq."):
+        extra.append(Exchange(name=probe))
+    if settings.broker.kind == "rabbitmq":
+        from stompbridge.brokers.amqp import AmqpBroker  # the embedded broker needs none of it
+
+        return AmqpBroker(settings.broker, settings.node, extra)
+    return MemoryBroker(settings.broker, extra)
+
+
+class Daemon:
+    """One bridge process. Also the listener that spreads the broker's news to hub and probe."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        boot = token_hex(4)
+        dedup = settings.dedup
+        self.broker = make_broker(settings)
+        self.hub = Hub(self.broker, ws_frame, boot, dedup.window, dedup.history_ttl)
+        self.router = Router(
+            self.broker,
+            self.hub,
+            Application(settings.app),
+            default_prefetch=settings.broker.queue_prefetch,
+            window=dedup.window,
+            history_ttl=dedup.history_ttl,
+        )
+        self.probe = BrokerProbe(settings.health.broker, self.broker, self.hub, f"probe.{settings.node}.{boot}")
+        self.health = Health(self.broker, self.probe)
+        self.admin = AdminServer(settings.admin, {"/livez": self.health.livez, "/readyz": self.health.readyz})
+        self.sweep = Sweep(asyncio.get_running_loop())
+        self.gateway = Gateway(settings, self._accept, self.sweep)
+        self._shared = Shared(
+            settings=settings,
+            session_settings=session_settings(settings),
+            router=self.router,
+            server=f"stompbridge/{__version__}",
+            in_flight_max=max(1, dedup.window // 4),
+            now=asyncio.get_running_loop().time,
+            sweep_interval=self.sweep.interval,
+        )
+        self._next_history_sweep = 0.0
+        self.sweep.add(self._sweep_histories)
+
+    async def start(self) -> None:
+        """Begins to listen. A broker that can not be reached does not keep the daemon from starting."""
+        await self.broker.start(self)
+        addresses = await self.gateway.start()
+        path = self.settings.listen.path
+        urls = [f"ws://{_address(host, port)}{path}" for host, port in addresses]
+        admin = ""
+        if self.settings.admin.enabled:
+            admin = " ".join(f"http://{_address(host, port)}" for host, port in await self.admin.start())
+        self.sweep.start()
+        _log.info(
+            "listening",
+            url=" ".join(urls),
+            admin=admin or "off",
+            broker=self.settings.broker.kind,
+            node=self.settings.node,
+            version=__version__,
+        )
+
+    async def stop(self) -> None:
+        """Tells the clients to come back elsewhere, settles what is in flight, and ends."""
+        self.health.draining = True
+        _log.info("stopping", sessions=self.gateway.connections_open)
+        self.gateway.stop_accepting()
+        await self.gateway.close_all(CloseReason.SHUTDOWN, self.settings.shutdown_timeout)
+        self.sweep.stop()
+        self.probe.stop()
+        await self.broker.stop()
+        await self.admin.stop()
+        _log.info("stopped")
+
+    def on_mailbox_messages(self, exchange: str, messages: Sequence[Message]) -> None:
+        """From the broker to the local subscriptions."""
+        self.hub.on_mailbox_messages(exchange, messages)
+
+    def on_broker_up(self) -> None:
+        """The broker can be used."""
+        self.probe.on_broker_up()
+
+    def on_broker_down(self, reason: str) -> None:
+        """The broker is out of reach; clients stay."""
+        self.probe.on_broker_down(reason)
+
+    def _accept(self, connection: Connection) -> Client:
+        return Client(connection, self._shared)
+
+    def _sweep_histories(self, now: float) -> None:
+        if now >= self._next_history_sweep:
+            self._next_history_sweep = now + HISTORY_SWEEP
+            self.router.sweep(now)
+
+
+def session_settings(settings: Settings) -> SessionSettings:
+    """What the STOMP layer needs of the configuration."""
+    stomp, limits = settings.stomp, settings.limits
+    return SessionSettings(
+        send_floor_ms=int(stomp.heartbeat_send * 1000),
+        receive_floor_ms=int(stomp.heartbeat_receive * 1000),
+        close_on_error=stomp.close_on_error,
+        max_frame=limits.frame,
+        max_frame_before_connect=limits.frame_before_connect,
+        max_headers=limits.headers,
+        max_header_bytes=limits.header_bytes,
+        max_subscriptions=limits.subscriptions,
+        max_transactions=limits.transactions,
+        max_transaction_frames=limits.transaction_frames,
+    )
+
+
+def _address(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+async def serve(settings: Settings) -> int:
+    """Runs until SIGTERM or SIGINT; a second signal ends at once. Returns the exit code."""
+    try:
+        daemon = Daemon(settings)
+        await daemon.start()
+    except (OSError, ValueError) as error:
+        _log.error("cannot_start", error=str(error))
+        return 1
+    loop = asyncio.get_running_loop()
+    asked = asyncio.Event()
+    forced = asyncio.Event()
+
+    def on_signal() -> None:
+        (forced if asked.is_set() else asked).set()
+
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signum, on_signal)
+    await asked.wait()
+    stopping = loop.create_task(daemon.stop())
+    force = loop.create_task(forced.wait())
+    await asyncio.wait({stopping, force}, return_when=asyncio.FIRST_COMPLETED)
+    for task in (stopping, force):
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+    return 0
+
+
+def run(settings: Settings) -> int:
+    """Runs the daemon on uvloop. Exit codes: 0 stopped as asked, 1 could not start."""
+    import uvloop
+
+    log.configure(settings.log)
+    return uvloop.run(serve(settings))

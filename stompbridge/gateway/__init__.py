@@ -1,0 +1,1 @@
+"""The side of the browsers: sockets, WebSocket handshakes and frames, deadlines."""

@@ -1,0 +1,420 @@
+"""One client's socket: WebSocket on one side, payloads and ready-made frames on the other."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import struct
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol, cast
+
+from websockets.protocol import SEND_EOF
+
+from stompbridge.gateway.closing import CloseReason
+from stompbridge.gateway.handshake import Handshake, StompServerProtocol
+from stompbridge.gateway.receiver import Receiver
+from stompbridge.log import get_logger
+
+if TYPE_CHECKING:
+    from stompbridge.gateway.listener import Gateway
+
+_log = get_logger(__name__)
+
+_HIGH_WATER = 64 * 1024
+_PING = b"\x89\x00"
+_VIOLATIONS: dict[int | None, CloseReason] = {
+    reason.code: reason for reason in (CloseReason.BAD_TEXT, CloseReason.TOO_BIG, CloseReason.INTERNAL_ERROR)
+}
+_medium_head = struct.Struct("!BBH").pack
+_long_head = struct.Struct("!BBQ").pack
+
+
+def ws_frame(payload: bytes, binary: bool) -> bytes:
+    """One whole WebSocket message from the server (RFC 6455 section 5.2), for any number of receivers."""
+    head = 0x82 if binary else 0x81
+    length = len(payload)
+    if length < 126:
+        return bytes((head, length)) + payload
+    if length < 65536:
+        return _medium_head(head, 126, length) + payload
+    return _long_head(head, 127, length) + payload
+
+
+class ConnectionListener(Protocol):
+    """The client behind a connection. An exception from it is logged and ends the connection."""
+
+    def on_open(self, connection: Connection) -> None:
+        """The handshake is done; payloads follow."""
+
+    def on_data(self, data: bytes) -> None:
+        """The payload of a message, or of one fragment of it. May come several times per read from the socket."""
+
+    def on_writable(self) -> None:
+        """What had piled up is written; ``writing_paused`` is false again."""
+
+    def on_check(self, now: float) -> None:
+        """Comes once a sweep, for deadlines. ``now`` is ``loop.time()``."""
+
+    def on_lost(self, reason: CloseReason) -> None:
+        """The connection is over, or as good as: comes exactly once, as the last call, in a later turn of the loop
+        than what caused it. Nothing is written any more, while the socket may still wait for the client's Close."""
+
+
+class Connection(asyncio.Protocol):
+    """One socket from its accept to its end.
+
+    Nothing here raises towards its caller, and no call of the listener comes from inside a call that it makes, but
+    that :meth:`write` may call the transport, which may call ``on_writable``.
+    """
+
+    __slots__ = (
+        "_bytes_seen",
+        "_checked",
+        "_clear",
+        "_deadline",
+        "_gateway",
+        "_handshake",
+        "_held",
+        "_listener",
+        "_lost",
+        "_pinged",
+        "_protocol",
+        "_receiver",
+        "_time",
+        "_transport",
+        "_transport_write",
+        "_write_limit",
+        "bytes_in",
+        "bytes_out",
+        "last_read",
+        "last_write",
+        "ping",
+        "reading_paused",
+        "reason",
+        "remote",
+        "subprotocol",
+        "writing_paused",
+    )
+
+    _transport: asyncio.Transport
+    _transport_write: Callable[[bytes], None]
+
+    def __init__(self, gateway: Gateway) -> None:
+        listen, limits = gateway.listen, gateway.limits
+        self._gateway = gateway
+        self._time = gateway.loop.time
+        self._protocol = StompServerProtocol(limits.frame)
+        self._receiver = Receiver(self._protocol, limits.frame, limits.fragments)
+        self._handshake: Handshake | None = Handshake(self._protocol, listen.path, listen.allowed_origins)
+        self._listener: ConnectionListener | None = None
+        # Whether write() may go straight to the transport.
+        self._clear = False
+        # What write() tolerates while the transport is full, in bytes.
+        self._write_limit = 0
+        # Whether the transport is paused. Outlasts reading_paused until what had arrived before is worked off.
+        self._held = False
+        self._lost = False
+        self._deadline = math.inf
+        self._checked = 0.0
+        self._bytes_seen = 0
+        self._pinged = 0.0
+        self.remote = ""
+        """The client's address, ``ip:port``."""
+        self.subprotocol: str | None = None
+        self.reason: CloseReason | None = None
+        """Why the connection ends or ended; ``None`` as long as it does not."""
+        self.ping = False
+        """Whether an idle client is pinged, since it has no heart-beats of its own."""
+        self.reading_paused = False
+        """Whether :meth:`pause_reading` holds."""
+        self.writing_paused = False
+        """Whether the client takes less than is written to it, so that more should wait where it can."""
+        self.last_read = 0.0
+        """When the last bytes came, by ``loop.time()``. While reading is paused the client counts as heard."""
+        self.last_write = 0.0
+        """A time not after the last write, and not more than a sweep before it."""
+        self.bytes_in = 0
+        self.bytes_out = 0
+        """Bytes of the frames given to :meth:`write`."""
+
+    @property
+    def max_message(self) -> int:
+        """The longest WebSocket message that is taken, in bytes; at first ``limits.frame``."""
+        return self._receiver.max_size
+
+    @max_message.setter
+    def max_message(self, size: int) -> None:
+        self._receiver.max_size = size
+
+    # Writing.
+
+    def write(self, frame: bytes) -> None:
+        """Sends a whole WebSocket frame, as :func:`ws_frame` makes them. Once the connection ends it is dropped.
+
+        A client that leaves more than ``limits.send_buffer`` bytes unread is cut off as a slow consumer.
+        """
+        if self._clear:
+            self.bytes_out += len(frame)
+            self._transport_write(frame)
+        elif self._listener is not None:
+            if self._transport.get_write_buffer_size() > self._write_limit:
+                self.abort(CloseReason.SLOW_CONSUMER)
+            else:
+                self.bytes_out += len(frame)
+                self._transport_write(frame)
+
+    def send(self, payload: bytes) -> None:
+        """Sends a message: text, or binary if it is not UTF-8."""
+        try:
+            payload.decode()
+        except UnicodeDecodeError:
+            self.write(ws_frame(payload, True))
+        else:
+            self.write(ws_frame(payload, False))
+
+    # Back-pressure towards the client.
+
+    def pause_reading(self) -> None:
+        """Passes no payload on until :meth:`resume_reading`, and leaves what comes with the operating system.
+
+        What had arrived is kept, in its order. The end of the stream is noticed only later, too.
+        """
+        if self.reason is None:
+            self.reading_paused = self._held = True
+            self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Goes on, in a later turn of the loop."""
+        if self.reading_paused:
+            self.reading_paused = False
+            self.last_read = self._time()
+            self._gateway.loop.call_soon(self._catch_up)
+
+    # Ending.
+
+    def close(self, reason: CloseReason, text: str = "") -> None:
+        """Sends what is unsent and a Close frame with the reason's code and ``text`` (cut to 123 bytes), then waits
+        for the client to close, at most ``limits.close_timeout``. What the client sends until then is dropped."""
+        if self.reason is not None:
+            return
+        if reason is CloseReason.CLIENT_LOST:
+            self.abort(reason)
+            return
+        if self._handshake is not None:
+            self._handshake.turn_away()
+        else:
+            # A control frame's payload has 125 bytes (RFC 6455 section 5.5), the code takes two.
+            shown = (text or reason.text).encode()[:123].decode(errors="ignore")
+            self._protocol.send_close(reason.code, shown)
+        finished = self._flush()
+        self._end(reason)
+        if finished:
+            self._shut()
+
+    def abort(self, reason: CloseReason) -> None:
+        """Ends the connection at once; what is unsent is thrown away."""
+        self._end(reason)
+        # asyncio's transport must not be aborted once it is gone.
+        if not self._lost:
+            self._transport.abort()
+
+    # Deadlines.
+
+    def check(self, now: float) -> None:
+        """Acts on deadlines that have passed; called by the gateway once a sweep."""
+        if now >= self._deadline:
+            self._expire()
+            return
+        listener = self._listener
+        if listener is None:
+            return
+        if self._bytes_seen != self.bytes_out:
+            self._bytes_seen = self.bytes_out
+            self.last_write = self._checked
+        self._checked = now
+        if self.reading_paused:
+            self.last_read = now
+        elif self.ping:
+            self._check_pings(now)
+        try:
+            listener.on_check(now)
+        except Exception:
+            self._fail()
+
+    def _check_pings(self, now: float) -> None:
+        interval = self._gateway.limits.ping_interval
+        idle = now - self.last_read
+        if idle >= 2 * interval:
+            self.close(CloseReason.PING_LOST)
+        elif idle >= interval and self._pinged != self.last_read:
+            self._pinged = self.last_read
+            self.write(_PING)
+
+    def _expire(self) -> None:
+        if self.reason is not None:
+            self._deadline = math.inf
+            self._transport.abort()
+        elif self._handshake is not None:
+            self.abort(CloseReason.OPEN_TIMEOUT)
+        else:
+            self.abort(CloseReason.SLOW_CONSUMER)
+
+    # Called by the transport.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        gateway = self._gateway
+        self._transport = cast(asyncio.Transport, transport)
+        self._transport_write = self._transport.write
+        self._transport.set_write_buffer_limits(high=min(_HIGH_WATER, gateway.limits.send_buffer))
+        self.remote = _address(transport.get_extra_info("peername"))
+        now = self._time()
+        self.last_read = self.last_write = self._checked = now
+        self._deadline = now + gateway.limits.open_timeout
+        gateway.connection_made(self)
+
+    def data_received(self, data: bytes) -> None:
+        self.last_read = self._time()
+        self.bytes_in += len(data)
+        if self._handshake is not None:
+            rest = self._handshake.receive(data)
+            finished = self._flush()
+            if rest is None or self.reason is not None:
+                return
+            if finished:
+                _log.info("handshake refused", remote=self.remote, cause=self._handshake.refusal)
+                self._end(CloseReason.REJECTED)
+                self._shut()
+                return
+            data = rest
+            self._open()
+        self._receiver.feed(data)
+        if not self._held:
+            self._process()
+
+    def eof_received(self) -> None:
+        # A half-closed WebSocket is of no use. That nothing is returned makes the transport close.
+        self._end(CloseReason.CLIENT_LOST)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._end(CloseReason.CLIENT_LOST)
+        self._lost = True
+        self._gateway.connection_lost(self)
+
+    def pause_writing(self) -> None:
+        if self._listener is not None:
+            limits = self._gateway.limits
+            self.writing_paused = True
+            self._clear = False
+            # A single message may be bigger than the limit: what is piled up now is not held against the client.
+            self._write_limit = self._transport.get_write_buffer_size() + limits.send_buffer
+            self._deadline = self._time() + limits.send_timeout
+
+    def resume_writing(self) -> None:
+        if self._listener is not None:
+            self.writing_paused = False
+            self._clear = True
+            self._deadline = math.inf
+            try:
+                self._listener.on_writable()
+            except Exception:
+                self._fail()
+
+    # Receiving.
+
+    def _open(self) -> None:
+        self._handshake = None
+        self._deadline = math.inf
+        self.subprotocol = self._protocol.subprotocol
+        try:
+            listener = self._gateway.accept(self)
+            if self.reason is None:
+                self._listener = listener
+                self._clear = True
+                listener.on_open(self)
+        except Exception:
+            self._fail()
+
+    def _process(self) -> None:
+        receiver = self._receiver
+        while not self.reading_paused and (data := receiver.next()) is not None:
+            listener = self._listener
+            if listener is not None:
+                try:
+                    listener.on_data(data)
+                except Exception:
+                    self._fail()
+        if receiver.touched:
+            receiver.touched = False
+            if self._flush():
+                self._end(self._violation())
+                self._shut()
+
+    def _catch_up(self) -> None:
+        if self._held and not self.reading_paused:
+            self._process()
+            if not self.reading_paused:
+                self._held = False
+                self._transport.resume_reading()
+
+    def _violation(self) -> CloseReason:
+        """Why the protocol came to its end by what the client sent."""
+        protocol = self._protocol
+        if protocol.close_rcvd is not None and protocol.parser_exc is None:
+            return CloseReason.CLIENT_CLOSED
+        code = None if protocol.close_sent is None else protocol.close_sent.code
+        return _VIOLATIONS.get(code, CloseReason.PROTOCOL_ERROR)
+
+    # Towards the end.
+
+    def _flush(self) -> bool:
+        """Sends what the protocol has to send, in one write; tells whether it was the last."""
+        out = self._protocol.data_to_send() if self._handshake is None else self._handshake.output()
+        finished = bool(out) and out[-1] == SEND_EOF
+        if finished:
+            out.pop()
+        # Once it ends, only pongs can come here, and those are of no use any more.
+        if out and self.reason is None:
+            data = b"".join(out)
+            if self._listener is None:
+                self._transport_write(data)
+            else:
+                self.write(data)
+        return finished
+
+    def _shut(self) -> None:
+        """Half-closes the socket. Closing it with input unread would reset it and take our last words along."""
+        if not self._transport.is_closing():
+            self._transport.write_eof()
+
+    def _end(self, reason: CloseReason) -> None:
+        """Lets go of the listener; the socket has ``limits.close_timeout`` left. Does nothing the second time."""
+        if self.reason is not None:
+            return
+        self.reason = reason
+        self._clear = False
+        self._deadline = self._time() + self._gateway.limits.close_timeout
+        listener, self._listener = self._listener, None
+        if listener is not None:
+            self._gateway.loop.call_soon(_part, listener, reason)
+        if self._held:
+            self.reading_paused = False
+            self._gateway.loop.call_soon(self._catch_up)
+
+    def _fail(self) -> None:
+        _log.exception("client failed", remote=self.remote)
+        self.close(CloseReason.INTERNAL_ERROR)
+
+
+def _part(listener: ConnectionListener, reason: CloseReason) -> None:
+    try:
+        listener.on_lost(reason)
+    except Exception:
+        _log.exception("client failed", reason=reason.label)
+
+
+def _address(peer: tuple[str, int] | None) -> str:
+    """``ip:port`` of what a transport calls ``peername``; empty when the peer was gone before we asked."""
+    if not peer:
+        return ""
+    host, port = peer[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

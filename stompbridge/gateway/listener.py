@@ -1,0 +1,129 @@
+"""The sockets that browsers connect to, and all connections that came of them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import os
+import socket
+from collections.abc import Callable
+
+from stompbridge.config import Settings
+from stompbridge.gateway.closing import CloseReason
+from stompbridge.gateway.connection import Connection, ConnectionListener
+from stompbridge.gateway.sweep import Sweep
+
+_HINTS: dict[int | None, str] = {
+    errno.EADDRINUSE: "another program, perhaps another stompbridge, listens there: stop it or choose another port",
+    errno.EACCES: "ports below 1024 need a privilege (CAP_NET_BIND_SERVICE): choose another port or grant it",
+    errno.EADDRNOTAVAIL: "this machine has no such address: choose one that it has, or 0.0.0.0 for all",
+}
+
+_ABORT_TIMEOUT = 1.0
+
+
+class ListenError(OSError):
+    """A server socket could not be opened; the text names the address, the cause and what to do."""
+
+
+async def listen(
+    factory: Callable[[], asyncio.Protocol], section: str, host: str, port: int, backlog: int
+) -> asyncio.Server:
+    """Opens a server on ``host`` and ``port``, which are the settings ``host`` and ``port`` of ``section``.
+
+    Raises :class:`ListenError`.
+    """
+    try:
+        return await asyncio.get_running_loop().create_server(factory, host, port, backlog=backlog)
+    except OSError as exc:
+        if exc.errno is None or isinstance(exc, socket.gaierror):
+            cause = exc.strerror or str(exc)
+        else:
+            cause = os.strerror(exc.errno)
+        hint = _HINTS.get(exc.errno, "choose another address")
+        error = ListenError(f"cannot listen on {host}:{port} ({section}.host, {section}.port): {cause}; {hint}")
+        error.errno = exc.errno
+        raise error from exc
+
+
+def addresses(server: asyncio.Server) -> list[tuple[str, int]]:
+    """Where a server of :func:`listen` listens."""
+    return [opened.getsockname()[:2] for opened in server.sockets]
+
+
+class Gateway:
+    """Listens, holds all connections, and sweeps over them.
+
+    ``accept`` is called for each connection whose handshake is done and returns its listener, whose ``on_open``
+    follows. It may close the connection instead; then no call of the listener follows.
+    """
+
+    def __init__(self, settings: Settings, accept: Callable[[Connection], ConnectionListener], sweep: Sweep) -> None:
+        self.listen = settings.listen
+        self.limits = settings.limits
+        self.accept = accept
+        self.connections: set[Connection] = set()
+        self.connections_total = 0
+        self.closed: dict[CloseReason, int] = dict.fromkeys(CloseReason, 0)
+        """How many connections have ended for each reason, failed handshakes among them."""
+        self._sweep = sweep
+        self._server: asyncio.Server | None = None
+        self._empty = asyncio.Event()
+
+    @property
+    def connections_open(self) -> int:
+        """Sockets that are open, also those still in, or past, their handshake."""
+        return len(self.connections)
+
+    @property
+    def slow_consumers(self) -> int:
+        """Clients cut off because they did not read."""
+        return self.closed[CloseReason.SLOW_CONSUMER]
+
+    async def start(self) -> list[tuple[str, int]]:
+        """Listens, and returns on which addresses and ports. Raises :class:`ListenError`."""
+        self.loop = asyncio.get_running_loop()
+        settings = self.listen
+        self._server = await listen(lambda: Connection(self), "listen", settings.host, settings.port, settings.backlog)
+        self._sweep.add(self._check)
+        return addresses(self._server)
+
+    def stop_accepting(self) -> None:
+        """Closes the server's sockets; connections stay."""
+        if self._server is not None:
+            self._server.close()
+
+    async def close_all(self, reason: CloseReason, limit: float) -> None:
+        """Closes all connections and waits for their end. Those that are there after ``limit`` seconds are cut."""
+        for connection in tuple(self.connections):
+            connection.close(reason)
+        if not await self._emptied(limit):
+            for connection in tuple(self.connections):
+                connection.abort(reason)
+            await self._emptied(_ABORT_TIMEOUT)
+
+    def connection_made(self, connection: Connection) -> None:
+        """A connection's socket is there."""
+        self.connections.add(connection)
+        self.connections_total += 1
+        self._empty.clear()
+
+    def connection_lost(self, connection: Connection) -> None:
+        """A connection's socket is gone."""
+        self.connections.discard(connection)
+        assert connection.reason is not None
+        self.closed[connection.reason] += 1
+        if not self.connections:
+            self._empty.set()
+
+    def _check(self, now: float) -> None:
+        for connection in tuple(self.connections):
+            connection.check(now)
+
+    async def _emptied(self, limit: float) -> bool:
+        if self.connections:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(limit):
+                    await self._empty.wait()
+        return not self.connections
