@@ -8,6 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
+from itertools import takewhile
+from operator import is_not
 
 from . import errors, heartbeat
 from .errors import StompError
@@ -369,12 +372,9 @@ class ServerSession:
         """Takes out what the acknowledgement of ``delivery`` stands for. In mode ``client`` that is all that was sent
         before it as well, whatever subscription it was sent to: RabbitMQ's plugin has one channel for them all."""
         unacked = self.unacked
-        taken = []
+        taken: list[Delivery] = []
         if delivery.subscription.ack is AckMode.CLIENT:
-            for earlier in unacked.values():
-                if earlier is delivery:
-                    break
-                taken.append(earlier)
+            taken.extend(takewhile(partial(is_not, delivery), unacked.values()))
         taken.append(delivery)
         for each in taken:
             del unacked[each.ack_id]
