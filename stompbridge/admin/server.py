@@ -58,10 +58,12 @@ class AdminServer:
         await self._empty.wait()
 
     def opened(self, exchange: _Exchange) -> bool:
-        """A socket is there; whether it is one too many."""
+        """A socket is there; whether it may stay."""
+        if len(self.sockets) >= MAX_SOCKETS:
+            return False
         self.sockets.add(exchange)
         self._empty.clear()
-        return len(self.sockets) > MAX_SOCKETS
+        return True
 
     def closed(self, exchange: _Exchange) -> None:
         """A socket is gone."""
@@ -80,7 +82,7 @@ class AdminServer:
         try:
             return handler(query)
         except Exception:
-            _log.exception("admin request failed", path=path)
+            _log.exception("admin_request_failed", path=path)
             return HTTPStatus.INTERNAL_SERVER_ERROR, _TEXT, b"internal error\n"
 
 
@@ -101,17 +103,19 @@ class _Exchange(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
         self._timer = asyncio.get_running_loop().call_later(TIMEOUT, self.abort)
-        if self._server.opened(self):
+        if not self._server.opened(self):
             self._send(HTTPStatus.SERVICE_UNAVAILABLE, _TEXT, b"too many connections\n")
+            self._transport.close()
 
     def data_received(self, data: bytes) -> None:
         if self._answered:
             return
         self._protocol.receive_data(data)
         for event in self._protocol.events_received():
-            if isinstance(event, Request):
-                self._send(*self._server.answer(event), with_body=event.method != "HEAD")
-                return
+            # The first event; any others are what follows the request, read as frames.
+            assert isinstance(event, Request)
+            self._send(*self._server.answer(event), with_body=event.method != "HEAD")
+            return
         if self._protocol.eof_sent:
             self._send(HTTPStatus.BAD_REQUEST, _TEXT, f"{self._protocol.handshake_exc}\n".encode())
 

@@ -76,8 +76,6 @@ class Client:
         "_heartbeat",
         "_held",
         "_in_flight",
-        "_last_count",
-        "_last_write",
         "_opened_at",
         "_receivers",
         "_resume_at",
@@ -110,13 +108,12 @@ class Client:
         self._running = False
         self._disconnect: Disconnect | None = None
         self._gone = False
-        self._last_count = -1
-        self._last_write = self._opened_at
 
     # The connection's news (ConnectionListener)
 
     def on_open(self, connection: Connection) -> None:
-        """The WebSocket is open; the session waits for CONNECT."""
+        """The WebSocket is open; the session waits for CONNECT, and nothing longer than one is taken before it."""
+        connection.max_message = self.shared.limits.frame_before_connect
 
     def on_data(self, data: bytes) -> None:
         self.session.feed(data)
@@ -134,21 +131,14 @@ class Client:
         if self._connect_deadline is not None and now >= self._connect_deadline:
             self.fail(errors.connect_timeout(), reason=CloseReason.CONNECT_TIMEOUT)
             return
-        heartbeat = self._heartbeat
+        heartbeat, connection = self._heartbeat, self.connection
         if heartbeat is None:
             return
-        if heartbeat.expired(now, self.connection.last_read) and not self.connection.reading_paused:
-            self.connection.close(CloseReason.HEARTBEAT_LOST)
+        if heartbeat.expired(now, connection.last_read):
+            connection.close(CloseReason.HEARTBEAT_LOST)
             return
-        count = self.connection.bytes_out + self.messages_out
-        if count != self._last_count:
-            # Something was written since the last sweep, at the earliest right after it.
-            self._last_count = count
-            self._last_write = now - self.shared.sweep_interval
-        if heartbeat.send_due(now, self._last_write, 2 * self.shared.sweep_interval):
-            self.connection.write(_HEARTBEAT_FRAME)
-            self._last_count = self.connection.bytes_out + self.messages_out
-            self._last_write = now
+        if heartbeat.send_due(now, connection.last_write, 2 * self.shared.sweep_interval):
+            connection.write(_HEARTBEAT_FRAME)
 
     def on_lost(self, reason: CloseReason) -> None:
         """The connection is gone: subscriptions end, and what the client did not acknowledge goes back."""
@@ -200,6 +190,7 @@ class Client:
             raise errors.bad_host(host)
         self._connect_deadline = None
         self._heartbeat = event.heartbeat
+        self.connection.max_message = self.shared.limits.frame
         self.connection.ping = not event.heartbeat.receive
         self.connection.send(self.session.accept(self.shared.server))
         _log.info(
@@ -280,7 +271,7 @@ class Client:
                 receiver.settle(deliveries, event.ack, event.requeue)
 
     def _on_commit(self, event: Commit) -> None:
-        """Sends and acknowledges in order; the receipt follows the last confirm (COMMIT is not atomic, as in RabbitMQ)."""
+        """Sends and acknowledges in order, not atomically, as in RabbitMQ. The receipt follows the last confirm."""
         outstanding = 1
         failed = False
 

@@ -63,8 +63,7 @@ class ConnectionListener(Protocol):
 class Connection(asyncio.Protocol):
     """One socket from its accept to its end.
 
-    Nothing here raises towards its caller, and no call of the listener comes from inside a call that it makes, but
-    that :meth:`write` may call the transport, which may call ``on_writable``.
+    Nothing here raises towards its caller, and no call of the listener comes from inside a call that it makes.
     """
 
     __slots__ = (
@@ -276,12 +275,14 @@ class Connection(asyncio.Protocol):
         self.last_read = self._time()
         self.bytes_in += len(data)
         if self._handshake is not None:
+            if self.reason is not None:
+                return
             rest = self._handshake.receive(data)
             finished = self._flush()
-            if rest is None or self.reason is not None:
+            if rest is None:
                 return
             if finished:
-                _log.info("handshake refused", remote=self.remote, cause=self._handshake.refusal)
+                _log.info("handshake_refused", remote=self.remote, reason=self._handshake.refusal)
                 self._end(CloseReason.REJECTED)
                 self._shut()
                 return
@@ -401,7 +402,7 @@ class Connection(asyncio.Protocol):
             self._gateway.loop.call_soon(self._catch_up)
 
     def _fail(self) -> None:
-        _log.exception("client failed", remote=self.remote)
+        _log.exception("client_failed", remote=self.remote)
         self.close(CloseReason.INTERNAL_ERROR)
 
 
@@ -409,7 +410,7 @@ def _part(listener: ConnectionListener, reason: CloseReason) -> None:
     try:
         listener.on_lost(reason)
     except Exception:
-        _log.exception("client failed", reason=reason.label)
+        _log.exception("client_failed", reason=reason.label)
 
 
 def _address(peer: tuple[str, int] | None) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 import os
 import socket
@@ -70,6 +69,7 @@ class Gateway:
         self._sweep = sweep
         self._server: asyncio.Server | None = None
         self._empty = asyncio.Event()
+        self._empty.set()
 
     @property
     def connections_open(self) -> int:
@@ -122,8 +122,8 @@ class Gateway:
             connection.check(now)
 
     async def _emptied(self, limit: float) -> bool:
-        if self.connections:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(limit):
-                    await self._empty.wait()
-        return not self.connections
+        try:
+            await asyncio.wait_for(self._empty.wait(), limit)
+        except TimeoutError:
+            return False
+        return True

@@ -206,7 +206,10 @@ class QueueReceiver:
 
 
 def make_receiver(client: Client, subscription: Subscription, router: Router) -> SubscriptionReceiver:
-    """The receiver for a subscription's destination. Raises :class:`~stompbridge.stomp.errors.StompError` where it can not be subscribed to."""
+    """The receiver for a subscription's destination.
+
+    Raises :class:`~stompbridge.stomp.errors.StompError` where it can not be subscribed to.
+    """
     plan = router.plan(subscription)
     if isinstance(plan, MailboxPlan):
         return MailboxReceiver(client, subscription, plan, router.hub)

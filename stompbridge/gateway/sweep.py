@@ -49,4 +49,4 @@ class Sweep:
             try:
                 callback(now)
             except Exception:
-                _log.exception("periodic check failed")
+                _log.exception("sweep_failed")

@@ -126,7 +126,11 @@ class Router:
     @property
     def suppressed(self) -> int:
         """Copies that were recognised and not delivered."""
-        return self.hub.suppressed + self._suppressed_before + sum(history.suppressed for history in self._histories.values())
+        return (
+            self.hub.suppressed
+            + self._suppressed_before
+            + sum(history.suppressed for history in self._histories.values())
+        )
 
     def _message(self, sender: Sender, event: Send) -> tuple[Message, Destination]:
         destination = parse(event.destination, "SEND")

@@ -237,9 +237,7 @@ class BrokerConformance:
         ("key", "expected"),
         [("a.b", ["a.b"]), ("*.b", ["a.b"]), ("a.#", ["a", "a.b", "a.x", "a.b.c"])],
     )
-    async def test_topic_patterns(
-        self, calls: Calls, news: News, names: Names, key: str, expected: list[str]
-    ) -> None:
+    async def test_topic_patterns(self, calls: Calls, news: News, names: Names, key: str, expected: list[str]) -> None:
         assert await calls.bind(names.topic, key) is None
         assert await calls.bind(names.topic, "end") is None
         for published in ("a", "a.b", "a.x", "x", "a.b.c", "end"):

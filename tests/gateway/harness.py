@@ -178,6 +178,12 @@ class Client:
     def close(self) -> None:
         self.writer.close()
 
+    async def abort(self) -> None:
+        """Ends the socket for good."""
+        self.writer.transport.abort()
+        with contextlib.suppress(ConnectionError):
+            await self.writer.wait_closed()
+
     def kill(self) -> None:
         """Resets the connection."""
         sock = self.writer.get_extra_info("socket")
@@ -211,7 +217,7 @@ class Server:
     async def stop(self) -> None:
         if self._sweep is not None:
             for client in self._clients:
-                client.close()
+                await client.abort()
             self.gateway.stop_accepting()
             await self.gateway.close_all(CloseReason.SHUTDOWN, 0.5)
             self._sweep.stop()
@@ -223,7 +229,11 @@ class Server:
         if receive_buffer is not None:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         sock.setblocking(False)
-        await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", self.port))
+        try:
+            await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", self.port))
+        except OSError:
+            sock.close()
+            raise
         client = Client(*await asyncio.open_connection(sock=sock))
         self._clients.append(client)
         return client

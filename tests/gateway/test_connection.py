@@ -51,9 +51,21 @@ async def test_refused_handshakes(server: Server, status: int, data: bytes) -> N
         client.close()
         await server.until_ended(CloseReason.REJECTED)
     assert server.listeners == []
-    assert [entry["event"] for entry in logs] == ["handshake refused"]
+    assert [entry["event"] for entry in logs] == ["handshake_refused"]
     assert logs[0]["remote"].startswith("127.0.0.1:")
-    assert logs[0]["cause"]
+    assert logs[0]["reason"]
+
+
+@pytest.mark.parametrize("data", [request("/other"), b"hello\r\n", request(headers={"Cookie": "x" * 10_000})])
+async def test_much_more_after_a_refusal_is_dropped(server: Server, data: bytes) -> None:
+    await server.start()
+    client = await server.raw()
+    await client.send(data)
+    assert (await client.response())[0] >= 400
+    for _ in range(10):
+        await client.send(b"x" * 100_000 + b"\r\n\r\n")
+    client.close()
+    await server.until_ended(CloseReason.REJECTED)
 
 
 async def test_refused_by_the_websockets_client(server: Server) -> None:
@@ -441,6 +453,31 @@ async def test_killed_in_mid_frame(server: Server) -> None:
     await other_listener.until(lambda it: it.data)
 
 
+async def test_aborted_with_more_to_read(server: Server) -> None:
+    await server.start()
+    client, listener = await server.open()
+    listener.hook = lambda data: listener.connection.abort(CloseReason.HEARTBEAT_LOST)
+    await client.send(frame(TEXT, b"a") + frame(TEXT, b"b") + frame(PING) + frame(CLOSE, close_payload(1000)))
+    await client.gone()
+    assert await listener.until_lost() is CloseReason.HEARTBEAT_LOST
+    assert listener.data == [b"a"]
+
+
+async def test_a_full_transport_changes_nothing_after_the_end(server: Server) -> None:
+    await server.start()
+    client, listener = await server.open()
+    connection = listener.connection
+    connection.close(CloseReason.SHUTDOWN)
+    deadline = connection._deadline
+    connection.pause_writing()
+    connection.resume_writing()
+    connection.send(b"dropped")
+    assert connection._deadline == deadline
+    assert (await client.frame())[0] == CLOSE
+    assert await listener.until_lost() is CloseReason.SHUTDOWN
+    assert listener.writable == 0
+
+
 async def test_aborted_after_its_end(server: Server) -> None:
     await server.start()
     client, listener = await server.open(receive_buffer=4096)
@@ -626,6 +663,23 @@ async def test_paused_again_before_it_went_on(server: Server) -> None:
     await listener.until(lambda it: it.data == [b"a"])
 
 
+async def test_paused_from_the_start(server: Server) -> None:
+    def accept(connection: Connection) -> Listener:
+        connection.pause_reading()
+        return Listener()
+
+    server.new_listener = accept
+    await server.start()
+    client = await server.raw()
+    await client.send(request() + frame(TEXT, b"a") + frame(TEXT, b"b"))
+    await client.response()
+    listener = server.listeners[0]
+    await listener.until(lambda it: it.checks > 2)
+    assert listener.data == []
+    listener.connection.resume_reading()
+    await listener.until(lambda it: it.data == [b"a", b"b"])
+
+
 async def test_a_paused_client_is_not_read(server: Server) -> None:
     await server.start()
     client, listener = await server.open()
@@ -690,7 +744,7 @@ async def test_a_failing_listener_costs_its_own_connection(server: Server, faili
         else:
             assert await client.frame() == (CLOSE, close_payload(1011, CloseReason.INTERNAL_ERROR.text))
         assert await listener.until_lost() is CloseReason.INTERNAL_ERROR
-    assert [entry["event"] for entry in logs] == ["client failed"]
+    assert [entry["event"] for entry in logs] == ["client_failed"]
     assert len(listener.data) <= 1
     await other.send(frame(TEXT, b"here"))
     await other_listener.until(lambda it: it.data)
@@ -704,7 +758,7 @@ async def test_a_listener_that_fails_at_its_end(server: Server) -> None:
         client.close()
         await listener.until_lost()
         await server.until_ended(CloseReason.CLIENT_LOST)
-    assert [(entry["event"], entry["reason"]) for entry in logs] == [("client failed", "client_lost")]
+    assert [(entry["event"], entry["reason"]) for entry in logs] == [("client_failed", "client_lost")]
 
 
 async def test_accept_that_fails(server: Server) -> None:

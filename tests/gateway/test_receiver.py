@@ -213,7 +213,7 @@ _streams = st.builds(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=250, deadline=None)
 @given(_streams, st.lists(st.integers(0, 10_000), max_size=8), st.lists(st.integers(0, 10_000), max_size=8))
 def test_random_streams_as_the_protocol_alone(stream: bytes, cuts: list[int], other_cuts: list[int]) -> None:
     reference = Reference()
@@ -222,7 +222,7 @@ def test_random_streams_as_the_protocol_alone(stream: bytes, cuts: list[int], ot
     assert run(Ours(), pieces(stream, cuts)) == expected
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.binary(max_size=400), st.lists(st.integers(0, 400), max_size=5))
 def test_no_input_raises(stream: bytes, cuts: list[int]) -> None:
     ours = Ours()
@@ -261,7 +261,7 @@ def test_text_that_is_not_utf8(parts: list[bytes], step: int) -> None:
     assert ours.receiver.touched
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.binary(max_size=40), st.lists(st.integers(0, 40), max_size=5))
 def test_text_in_fragments_is_judged_as_a_whole(payload: bytes, cuts: list[int]) -> None:
     ours = Ours()

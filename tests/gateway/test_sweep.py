@@ -52,7 +52,7 @@ async def test_an_error_is_logged_and_stops_nothing() -> None:
         sweep.start()
         await asyncio.wait_for(done.wait(), 5)
         sweep.stop()
-    assert [entry["event"] for entry in logs] == ["periodic check failed"] * 2
+    assert [entry["event"] for entry in logs] == ["sweep_failed"] * 2
 
 
 async def test_may_be_stopped_from_a_callback() -> None:

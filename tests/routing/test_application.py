@@ -19,9 +19,7 @@ def app(
     stamp: dict[str, str] | None = None,
     persistent: bool = False,
 ) -> Application:
-    route = Route(
-        destination=destination, exchange="chat", routing_key=key, persistent=persistent, stamp=stamp or {}
-    )
+    route = Route(destination=destination, exchange="chat", routing_key=key, persistent=persistent, stamp=stamp or {})
     return Application(App(worker=3, route=(route,)), clock=lambda: NOW)
 
 

@@ -147,9 +147,7 @@ def test_a_queue_deleted_meanwhile_is_declared_again(router: Router, broker: Scr
     assert client.answers == [None, None]
 
 
-def test_other_answers_to_a_queue_send_reach_the_client(
-    router: Router, broker: ScriptedBroker, client: Client
-) -> None:
+def test_other_answers_to_a_queue_send_reach_the_client(router: Router, broker: ScriptedBroker, client: Client) -> None:
     send(router, client, "/queue/q")
     broker.declared[0][1](None)
     broker.published[0][1](None)
