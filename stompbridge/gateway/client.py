@@ -352,9 +352,9 @@ class Client:
 
     def subscription_ended(self, receiver: SubscriptionReceiver) -> None:
         """The broker took a subscription away."""
-        if self._gone:
-            return
         subscription = receiver.subscription
+        if self._receivers.get(subscription.tag) is not receiver:
+            return
         self._drop(receiver)
         if subscription.id is None:
             name, description = subscription.destination, f"destination='{subscription.destination}'"
@@ -364,8 +364,7 @@ class Client:
 
     def _drop(self, receiver: SubscriptionReceiver) -> None:
         tag = receiver.subscription.tag
-        if self._receivers.get(tag) is receiver:
-            del self._receivers[tag]
+        self._receivers.pop(tag, None)
         receiver.stop(self.session.forget(tag))
 
     def _stop_receivers(self) -> None:

@@ -126,6 +126,7 @@ class ServerSession:
     __slots__ = (
         "_connect",
         "_parser",
+        "_released",
         "_row",
         "_settings",
         "_transactions",
@@ -144,6 +145,8 @@ class ServerSession:
         self.heartbeat = HeartBeat()
         self.subscriptions: dict[str, Subscription] = {}
         self.unacked: dict[str, Delivery] = {}
+        # By tag of an ended subscription: the last message that went back with it.
+        self._released: dict[str, str] = {}
         self._settings = settings
         self._parser = FrameParser(settings.max_frame_before_connect, settings.max_headers, settings.max_header_bytes)
         self._row = TRANSITIONS[self.state]
@@ -245,6 +248,11 @@ class ServerSession:
         released = [delivery for delivery in self.unacked.values() if delivery.subscription is subscription]
         for delivery in released:
             del self.unacked[delivery.ack_id]
+        if released:
+            self._released.pop(tag, None)
+            self._released[tag] = released[-1].ack_id
+            if len(self._released) > self._settings.max_subscriptions:
+                del self._released[next(iter(self._released))]
         return released
 
     # State
@@ -388,9 +396,20 @@ class ServerSession:
         tag, _, number = parts
         if not (number.isdigit() and number.isascii()):
             return errors.processing_error(f"'{header}' must end with a number.")
-        if tag not in self.subscriptions:
+        if tag not in self.subscriptions or self._was_released(tag, number):
             return errors.subscription_not_found(ack_id)
         return errors.unknown_delivery_tag(number)
+
+
+    def _was_released(self, tag: str, number: str) -> bool:
+        """Whether a message went back with an earlier subscription of the same id: its late ACK harms nobody."""
+        last = self._released.get(tag)
+        return last is not None and _number_before_or_at(number, last.rpartition("@")[2])
+
+
+def _number_before_or_at(number: str, last: str) -> bool:
+    # Compared as digits: int() refuses thousands of them with an error of its own.
+    return (len(number), number) <= (len(last), last)
 
 
 def _transaction_of(frame: Frame) -> str:

@@ -126,6 +126,29 @@ def test_ack_after_unsubscribe(make_peer: MakePeer) -> None:
     assert not peer.session.closing
 
 
+def test_late_ack_after_the_id_was_used_again(make_peer: MakePeer) -> None:
+    peer = make_peer().connect()
+    first = subscribe(peer, "s", "client")
+    for number in (9, 10):
+        deliver(peer, first, number)
+    peer.command("UNSUBSCRIBE", "id:s")
+    second = subscribe(peer, "s", "client")
+    deliver(peer, second, 11)
+    for late in ("9", "10"):
+        ack_id = f"T_s@@session-1@@{late}"
+        assert_refused(peer.command("ACK", f"id:{ack_id}"), errors.subscription_not_found(ack_id))
+    assert_refused(peer.command("ACK", "id:T_s@@session-1@@12"), errors.unknown_delivery_tag("12"))
+
+
+def test_the_memory_of_ended_subscriptions_is_bounded(make_peer: MakePeer) -> None:
+    peer = make_peer(max_subscriptions=1).connect()
+    for id in ("a", "b"):
+        deliver(peer, subscribe(peer, id, "client"), 1)
+        peer.command("UNSUBSCRIBE", f"id:{id}")
+    subscribe(peer, "a", "client")
+    assert_refused(peer.command("ACK", "id:T_a@@session-1@@1"), errors.unknown_delivery_tag("1"))
+
+
 def test_bad_requeue(make_peer: MakePeer) -> None:
     peer = make_peer().connect()
     delivery = deliver(peer, subscribe(peer, "1", "client"), 1)
