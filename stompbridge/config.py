@@ -170,7 +170,7 @@ class Limits(Section, frozen=True, kw_only=True):
     """Messages a session may hold without acknowledging."""
     backlog: Count = 10_000
     """Messages that wait behind a subscription's ``prefetch-count``."""
-    send_buffer: Size = 1024 * 1024
+    send_buffer: Size = 16 * 1024 * 1024
     """Unsent bytes at which a client that does not read is closed."""
     send_timeout: Duration = 30.0
     """How long a client may leave bytes unread before it is closed."""

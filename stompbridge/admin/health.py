@@ -72,7 +72,7 @@ class BrokerProbe:
 
     def check(self) -> Check:
         """The probe's last result as a named check."""
-        return Check("probe", self.ok is not False, self.detail)
+        return Check("probe", bool(self.ok), self.detail)
 
     def _on_subscribed(self, failure: Failure | None) -> None:
         if failure is not None:

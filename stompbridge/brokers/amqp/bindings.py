@@ -103,8 +103,10 @@ class Bindings:
     def detach(self, reason: str) -> None:
         """The link is lost: those who wait, wait for the next one."""
         self._channel = None
+        if self._down is None:
+            # Later failures to connect are the same outage.
+            self._age_from = self._clock()
         self._down = reason
-        self._age_from = self._clock()
 
     async def settled(self, count: int) -> None:
         """Returns when what was sent so far (about ``count`` requests) is answered. Raises :class:`.LinkLost`."""

@@ -159,8 +159,10 @@ class Publisher:
 
     def detach(self, reason: str) -> None:
         """The broker is away. What is held waits for its return."""
+        if self._down is None:
+            # Later failures to connect are the same outage.
+            self._age_from = self._clock()
         self._down = reason
-        self._age_from = self._clock()
         self._withdraw()
         if not self._wait_when_down:
             self.fail_all(_unavailable(reason))

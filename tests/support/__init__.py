@@ -1,0 +1,1 @@
+"""What the tests are built of: servers, the bridge as a process, and clients."""
