@@ -270,7 +270,7 @@ class AmqpBroker:
         """Nothing goes over the link any more; what is outstanding waits for the next one."""
         for task in self._link_tasks:
             task.cancel()
-        self._publisher.detach(reason)
+        self._publisher.detach(reason, self._link.publish.failure if self._link is not None else None)
         self._mailboxes.detach(reason)
         self._consumers.detach()
         self._flow_changed()

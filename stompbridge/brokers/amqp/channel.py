@@ -19,7 +19,12 @@ REPLY_TIMEOUT = 30.0
 
 
 class LinkLost(Exception):
-    """The connection is gone; the request may or may not have been carried out."""
+    """The connection is gone; the request may or may not have been carried out. ``failure`` is the broker's reason
+    when it closed the connection for something that was sent on it."""
+
+    def __init__(self, reason: str, failure: Failure | None = None) -> None:
+        super().__init__(reason)
+        self.failure = failure
 
 
 class ChannelClosed(Exception):
@@ -150,11 +155,11 @@ class Channel:
         self.closed = True
         self._fail(_closed())
 
-    def connection_lost(self, reason: str) -> None:
+    def connection_lost(self, reason: str, failure: Failure | None = None) -> None:
         """Called by the connection: nothing more comes."""
         self.closed = True
         self._lost = reason
-        self._fail(LinkLost(reason))
+        self._fail(LinkLost(reason, failure))
 
     def method(self, payload: bytes) -> None:
         """Called by the connection with a method that has no type of its own in :mod:`.splitter`."""

@@ -1,21 +1,23 @@
-"""Queue consumers: a channel each, so that QoS, acknowledgements and mistakes are each subscription's own."""
+"""Queue consumers: a channel each, so that QoS, acknowledgements and mistakes are each subscription's own.
+
+Some requests make RabbitMQ close the whole connection (an argument that crashes its channel process, an operation that
+a type of queue does not have). What was being set up then is suspect: it is tried once more, one at a time, and whoever
+is alone with a second loss gets the reason and is not tried again.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Coroutine, Iterable, Sequence
-from itertools import islice
+from collections.abc import Callable, Coroutine
 from typing import Any
-
-import structlog
 
 from ..base import Done, Failure, QueueConsumer, QueueListener, QueueSpec
 from . import methods
 from .channel import REPLY_TIMEOUT, Channel, ChannelClosed, LinkLost, Reply, unanswered
+from .consumer import Consumer, tell
 from .link import SCRATCH_CHANNELS, Link
 from .outage import Outage, Refused
-from .splitter import Delivery
 
 SPARE_CHANNELS = 2 * SCRATCH_CHANNELS
 """Channels that consumers leave for everything else."""
@@ -23,144 +25,6 @@ RETRY = 1.0
 """Seconds between attempts to have a queue back that the dead connection still holds."""
 RETRIES = 45
 """Attempts."""
-
-_log = structlog.get_logger(__name__)
-
-
-class Consumer:
-    """One subscription's consumer. Tags are the channel's delivery tags counted on over every restore, so that a tag
-    given out before never names a message that came after."""
-
-    __slots__ = (
-        "_base",
-        "_channel",
-        "_done",
-        "_last",
-        "_owner",
-        "_unsettled",
-        "cancelled",
-        "listener",
-        "prefetch",
-        "queue",
-        "spec",
-        "standing",
-    )
-
-    def __init__(
-        self,
-        owner: Consumers,
-        spec: QueueSpec,
-        prefetch: int,
-        listener: QueueListener,
-        done: Callable[[QueueConsumer | Failure], None],
-    ) -> None:
-        self.queue = spec.name
-        self.spec = spec
-        self.prefetch = prefetch
-        self.listener = listener
-        self.cancelled = False
-        self.standing = False
-        """Whether ``done`` was told of it: from then on it is restored after a loss of the broker."""
-        self._owner = owner
-        self._done = done
-        self._channel: Channel | None = None
-        self._base = 0
-        self._last = 0
-        self._unsettled: dict[int, None] = {}
-
-    def ack(self, tags: Sequence[int]) -> None:
-        """See :class:`stompbridge.brokers.base.QueueConsumer`."""
-        channel = self._channel
-        if channel is not None:
-            for tag, multiple in self._settle(tags):
-                channel.ack(tag, multiple)
-
-    def nack(self, tags: Sequence[int], requeue: bool) -> None:
-        """See :class:`stompbridge.brokers.base.QueueConsumer`."""
-        channel = self._channel
-        if channel is not None:
-            for tag, multiple in self._settle(tags):
-                channel.nack(tag, multiple, requeue)
-
-    def cancel(self, done: Done | None = None) -> None:
-        """See :class:`stompbridge.brokers.base.QueueConsumer`."""
-        channel = self._channel
-        self.drop()
-        if channel is not None and not channel.closed:
-            self._owner.close(channel, done)
-        elif done is not None:
-            asyncio.get_running_loop().call_soon(done, None)
-
-    def drop(self) -> None:
-        """It is over: no message is passed on, no tag is valid."""
-        self.cancelled = True
-        self._owner.forget(self)
-        self.detach()
-
-    def detach(self) -> None:
-        """Its channel is gone: what it delivered will be delivered again."""
-        self._channel = None
-        self._unsettled.clear()
-
-    def attach(self, channel: Channel) -> None:
-        """Its next channel. Every tag given out before is void."""
-        self._base = self._last
-        self._unsettled.clear()
-        self._channel = channel
-        channel.on_deliveries = self._on_deliveries
-
-    def stand(self, channel: Channel) -> None:
-        """The broker has it."""
-        channel.on_cancelled = self._on_cancelled
-        channel.on_closed = self.end
-        if not self.standing:
-            self.standing = True
-            self.answer(self)
-
-    def answer(self, result: QueueConsumer | Failure) -> None:
-        """Tells whoever asked for it how that went."""
-        _tell(self._done, result)
-
-    def end(self, problem: Failure | None) -> None:
-        """The broker ended it."""
-        if not self.cancelled:
-            channel = self._channel
-            self.drop()
-            if channel is not None:
-                channel.close()
-            _tell(self.listener.on_queue_cancelled, problem)
-
-    def _settle(self, tags: Sequence[int]) -> Iterable[tuple[int, bool]]:
-        """Delivery tags to name to the broker: one for all when the given ones are the oldest unsettled."""
-        unsettled, base = self._unsettled, self._base
-        if len(tags) == 1:
-            tag = tags[0] - base
-            if tag in unsettled:
-                del unsettled[tag]
-                return ((tag, False),)
-            return ()
-        known = sorted({tag - base for tag in tags if tag - base in unsettled})
-        oldest = list(islice(unsettled, len(known)))
-        for tag in known:
-            del unsettled[tag]
-        if not known:
-            return ()
-        if known == oldest:
-            return ((known[-1], True),)
-        return [(tag, False) for tag in known]
-
-    def _on_deliveries(self, batch: Sequence[Delivery]) -> None:
-        base, unsettled = self._base, self._unsettled
-        for delivery in batch:
-            if self.cancelled:
-                return
-            unsettled[delivery.tag] = None
-            self._last = base + delivery.tag
-            self._owner.delivered += 1
-            _tell(self.listener.on_queue_message, delivery.message, self._last)
-
-    def _on_cancelled(self, _consumer: str) -> None:
-        self.end(None)
 
 
 class Consumers:
@@ -180,6 +44,7 @@ class Consumers:
         self._keep = keep
         self._standing: dict[Consumer, None] = {}
         self._closing: dict[Channel, Done] = {}
+        self._alone = asyncio.Lock()
 
     def __len__(self) -> int:
         return len(self._standing)
@@ -225,13 +90,13 @@ class Consumers:
             consumer.detach()
         closing, self._closing = self._closing, {}
         for done in closing.values():
-            _tell(done, None)
+            tell(done, None)
 
     async def _start(self, consumer: Consumer) -> None:
         """Sets a new consumer up, through losses of the broker until the grace is over."""
         while not consumer.cancelled and not consumer.standing:
             try:
-                await self._set_up(consumer, await self._outage.wait())
+                await self._try(consumer, await self._outage.wait())
             except LinkLost:
                 await asyncio.sleep(0)
             except (ChannelClosed, Refused) as problem:
@@ -241,7 +106,7 @@ class Consumers:
 
     async def _restore(self, consumer: Consumer, link: Link, retries: int) -> None:
         try:
-            await self._set_up(consumer, link)
+            await self._try(consumer, link)
             self.restored += 1
         except LinkLost:
             return
@@ -251,6 +116,23 @@ class Consumers:
                 self._spawn(self._restore_later(consumer, link, retries - 1))
             else:
                 consumer.end(problem.failure)
+
+    async def _try(self, consumer: Consumer, link: Link) -> None:
+        suspect = consumer.suspect
+        try:
+            if suspect:
+                async with self._alone:
+                    await self._set_up(consumer, link)
+                    consumer.suspect = False
+            else:
+                await self._set_up(consumer, link)
+        except LinkLost as loss:
+            if loss.failure is None:
+                raise
+            if suspect:
+                raise ChannelClosed(loss.failure, culprit=True) from None
+            consumer.suspect = True
+            raise
 
     async def _restore_later(self, consumer: Consumer, link: Link, retries: int) -> None:
         await asyncio.sleep(RETRY)
@@ -284,7 +166,7 @@ class Consumers:
         if consumer.prefetch:
             await channel.call(methods.basic_qos(consumer.prefetch))
         if consumer.standing:
-            _tell(consumer.listener.on_queue_restored)
+            tell(consumer.listener.on_queue_restored)
         answered: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
 
         def reply(result: Reply) -> None:
@@ -296,7 +178,7 @@ class Consumers:
                 answered.set_result(result)
 
         try:
-            request = methods.basic_consume(consumer.queue, "", consumer.spec.consumer_arguments)
+            request = methods.basic_consume(consumer.queue, "", consumer.arguments)
             channel.request(request, reply)
         except ValueError as problem:
             raise _invalid(problem) from None
@@ -310,16 +192,23 @@ class Consumers:
 
     async def _declare(self, spec: QueueSpec, done: Done) -> None:
         problem: Failure | None = None
+        suspect = False
         while True:
             try:
-                await _declare_and_bind(spec, await self._outage.wait())
-            except LinkLost:
-                await asyncio.sleep(0)
-                continue
+                link = await self._outage.wait()
+                async with self._alone if suspect else contextlib.nullcontext():
+                    await _declare_and_bind(spec, link)
+            except LinkLost as loss:
+                if suspect and loss.failure is not None:
+                    problem = loss.failure
+                else:
+                    suspect = suspect or loss.failure is not None
+                    await asyncio.sleep(0)
+                    continue
             except (ChannelClosed, Refused) as refusal:
                 problem = refusal.failure
             break
-        _tell(done, problem)
+        tell(done, problem)
 
 
 async def _declare_and_bind(spec: QueueSpec, link: Link) -> str:
@@ -350,19 +239,18 @@ async def _declare_and_bind(spec: QueueSpec, link: Link) -> str:
 
 
 async def _undo(spec: QueueSpec, queue: str, link: Link) -> None:
-    """Deletes a queue that was made for a subscription which did not come about."""
+    """Deletes a queue that was made for a subscription which did not come about, unless somebody else uses it.
+
+    Not with the flags of Queue.Delete, for which quorum queues have the connection closed.
+    """
     if spec.declare and (spec.delete_on_failure or spec.auto_delete):
         with contextlib.suppress(ChannelClosed):
             async with link.scratch() as channel:
-                await channel.call(methods.queue_delete(queue, if_unused=True))
+                declared = await channel.call(methods.queue_declare(queue, passive=True))
+                messages, users = methods.read_queue_counts(declared)
+                if not users and (spec.auto_delete or not messages):
+                    await channel.call(methods.queue_delete(queue))
 
 
 def _invalid(problem: ValueError) -> ChannelClosed:
     return ChannelClosed(Failure("precondition_failed", f"PRECONDITION_FAILED - {problem}", fatal=False), culprit=True)
-
-
-def _tell(callback: Callable[..., None], *news: object) -> None:
-    try:
-        callback(*news)
-    except Exception:
-        _log.exception("consumer_callback_failed")

@@ -59,6 +59,7 @@ class Mailboxes:
         self._consume: Channel | None = None
         self._boxes: dict[str, Mailbox] = {}
         self._rebuilt = 0.0
+        self._one_consume = asyncio.Lock()
 
     @property
     def keys(self) -> int:
@@ -158,7 +159,9 @@ class Mailboxes:
             mailbox.ready = True
             self.bindings.send(mailbox)
             if not mailbox.consuming:
-                await consume.call(methods.basic_consume(mailbox.queue, mailbox.exchange))
+                # One after the other: RabbitMQ's answer comes from the queue, and two may overtake each other.
+                async with self._one_consume:
+                    await consume.call(methods.basic_consume(mailbox.queue, mailbox.exchange))
                 mailbox.consuming = True
         except ChannelClosed as problem:
             if problem.culprit:
@@ -183,7 +186,8 @@ class Mailboxes:
             queue = self._queue_name(mailbox)
             try:
                 async with link.scratch() as channel:
-                    await channel.call(methods.queue_declare(queue, durable=True, arguments=arguments))
+                    request = methods.queue_declare(queue, durable=True, arguments=arguments)
+                    declared = methods.read_queue_name(await channel.call(request))
             except ChannelClosed as problem:
                 if last or not mailbox.queue or not problem.culprit:
                     raise
@@ -191,7 +195,7 @@ class Mailboxes:
                 mailbox.generation += 1
                 self._lose(mailbox, problem.failure.text)
             else:
-                mailbox.queue = queue
+                mailbox.queue = declared
                 return
 
     def _queue_name(self, mailbox: Mailbox) -> str:

@@ -10,6 +10,7 @@ from ..base import Failure, HeaderValue
 from .fields import encode_table, read_short_string, short_string
 
 _U16 = Struct(">H")
+_COUNTS = Struct(">II")
 _QOS = Struct(">IHB")
 
 CHANNEL_OPEN = b"\x00\x14\x00\x0a"
@@ -133,8 +134,8 @@ def queue_unbind(queue: str, exchange: str, key: str) -> Request:
     return Request(QUEUE_UNBIND + b"\x00\x00" + names + bytes(4), QUEUE_UNBIND_OK)
 
 
-def queue_delete(name: str, *, if_unused: bool = False) -> Request:
-    return Request(QUEUE_DELETE + b"\x00\x00" + short_string(name) + bytes((if_unused,)), QUEUE_DELETE_OK)
+def queue_delete(name: str) -> Request:
+    return Request(QUEUE_DELETE + b"\x00\x00" + short_string(name) + b"\x00", QUEUE_DELETE_OK)
 
 
 def basic_qos(prefetch: int) -> Request:
@@ -156,3 +157,9 @@ def read_close(payload: bytes) -> Close:
 def read_queue_name(payload: bytes) -> str:
     """The queue's name out of Queue.DeclareOk."""
     return read_short_string(payload, 4)[0]
+
+
+def read_queue_counts(payload: bytes) -> tuple[int, int]:
+    """Messages and consumers out of Queue.DeclareOk."""
+    messages, consumers = _COUNTS.unpack_from(payload, 5 + payload[4])
+    return messages, consumers

@@ -9,50 +9,22 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Collection, Iterator
-from typing import Protocol
 
 import structlog
 
 from ..base import Done, Failure, Message
 from .codec import encode_publish
 from .exchanges import Exchanges, blamed, named_in
+from .held import Entry, PublishChannel, by_order, identity, unavailable
 from .methods import failure
 from .splitter import Confirm, Returned
 
-OVERHEAD = 256
-"""Octets that a held message counts besides its body."""
 CONFIRM_TIMEOUT = 30.0
 """The least number of seconds that a confirm may take while the broker is there."""
+DIRECT_REPLY_TO = "amq.rabbitmq.reply-to"
+"""A pseudo-queue for answers on the publishing channel, on which nobody listens here: the broker would close it."""
 
 _log = structlog.get_logger(__name__)
-
-
-class PublishChannel(Protocol):
-    """What the publisher needs of a channel in confirm mode."""
-
-    number: int
-
-    @property
-    def frame_max(self) -> int:
-        """Octets."""
-
-    def send(self, data: bytes) -> None:
-        """Writes whole frames."""
-
-
-class _Entry:
-    """One held message. ``order`` is its place among all, ``since`` when it came."""
-
-    __slots__ = ("done", "message", "order", "returned", "since", "size", "tag")
-
-    def __init__(self, message: Message, done: Done, order: int, since: float) -> None:
-        self.message = message
-        self.done = done
-        self.order = order
-        self.since = since
-        self.size = len(message.body) + OVERHEAD
-        self.tag = 0
-        self.returned: Failure | None = None
 
 
 class Publisher:
@@ -102,11 +74,11 @@ class Publisher:
         self._bytes = 0
         self._order = 0
         self._tag = 0
-        self._unconfirmed: dict[int, _Entry] = {}
-        self._waiting: deque[_Entry] = deque()
-        self._checking: dict[str, list[_Entry]] = {}
-        self._suspects: deque[_Entry] = deque()
-        self._mandatory: dict[tuple[str, str | None, str | None, int], deque[_Entry]] = {}
+        self._unconfirmed: dict[int, Entry] = {}
+        self._waiting: deque[Entry] = deque()
+        self._checking: dict[str, list[Entry]] = {}
+        self._suspects: deque[Entry] = deque()
+        self._mandatory: dict[tuple[str, str | None, str | None, int], deque[Entry]] = {}
         # Messages age from here at the earliest: the last time that the broker went, came or was unblocked.
         self._age_from = clock()
 
@@ -128,15 +100,18 @@ class Publisher:
             )
             done(Failure("precondition_failed", text))
             return
+        if message.reply_to == DIRECT_REPLY_TO:
+            done(Failure("precondition_failed", "PRECONDITION_FAILED - fast reply consumer does not exist"))
+            return
         if self._down is not None and not self._wait_when_down:
-            done(_unavailable(self._down))
+            done(unavailable(self._down))
             return
         if self._count >= 2 * self._max_messages or self._bytes >= 2 * self._max_bytes:
             self.overflowed += 1
-            done(_unavailable("too many messages are waiting for it"))
+            done(unavailable("too many messages are waiting for it"))
             return
         self._order += 1
-        entry = _Entry(message, done, self._order, self._clock())
+        entry = Entry(message, done, self._order, self._clock())
         self._count += 1
         self._bytes += entry.size
         if not self.congested and (self._count > self._max_messages or self._bytes > self._max_bytes):
@@ -157,15 +132,21 @@ class Publisher:
         else:
             self._drain()
 
-    def detach(self, reason: str) -> None:
-        """The broker is away. What is held waits for its return."""
+    def detach(self, reason: str, problem: Failure | None = None) -> None:
+        """The broker is away. What is held waits for its return. ``problem`` is given when it closed the connection for
+        something that was published."""
+        culprits: list[Entry] = []
+        if problem is not None and self._channel is not None:
+            culprits = self._accuse(problem)
         if self._down is None:
             # Later failures to connect are the same outage.
             self._age_from = self._clock()
         self._down = reason
         self._withdraw()
+        for entry in culprits:
+            self._refuse(entry, problem or unavailable(reason))
         if not self._wait_when_down:
-            self.fail_all(_unavailable(reason))
+            self.fail_all(unavailable(reason))
 
     def stop(self, reason: str) -> None:
         """No channel will come any more: everything held fails, and so does what still comes."""
@@ -175,6 +156,17 @@ class Publisher:
     def channel_closed(self, problem: Failure) -> None:
         """The broker closed the channel for something published on it. Whose it was gets the failure, the rest is
         published again on the channel that ``reopen`` brings."""
+        culprits = self._accuse(problem)
+        named = named_in(problem.text)
+        if named is not None:
+            self._exchanges.refused(*named, problem)
+        self._reopen()
+        for entry in culprits:
+            self._refuse(entry, problem)
+
+    def _accuse(self, problem: Failure) -> list[Entry]:
+        """Takes everything back from a channel that is closed, and picks out those whose fault it is. Where that cannot
+        be said, all that was in flight is suspect, and goes out one at a time until one of them does it again."""
         in_flight = list(self._unconfirmed.values())
         probing = bool(self._suspects)
         self._withdraw()
@@ -183,20 +175,16 @@ class Publisher:
             culprits = in_flight[:1]
         guilty = {entry.order for entry in culprits}
         if not probing and not culprits and in_flight:
-            # The reason names nobody: from here on one at a time, until one of them does it again.
             self._suspects = deque(in_flight)
-            suspected = {entry.order for entry in in_flight}
-            self._waiting = deque(entry for entry in self._waiting if entry.order not in suspected)
+            guilty = {entry.order for entry in in_flight}
         else:
             self._suspects = deque(entry for entry in self._suspects if entry.order not in guilty)
-            self._waiting = deque(entry for entry in self._waiting if entry.order not in guilty)
-        named = named_in(problem.text)
-        if named is not None:
-            self._exchanges.refused(*named, problem)
-        self._reopen()
-        for entry in culprits:
-            self.refused += 1
-            self._finish(entry, problem)
+        self._waiting = deque(entry for entry in self._waiting if entry.order not in guilty)
+        return culprits
+
+    def _refuse(self, entry: Entry, problem: Failure) -> None:
+        self.refused += 1
+        self._finish(entry, problem)
 
     def on_confirm(self, confirm: Confirm) -> None:
         """Basic.Ack and Basic.Nack."""
@@ -256,7 +244,7 @@ class Publisher:
             self.expired += 1
             if entry.message.exchange == "":
                 self._forget_mandatory(entry)
-            self._finish(entry, _unavailable(reason))
+            self._finish(entry, unavailable(reason))
         if probing:
             self._next_suspect(late)
 
@@ -267,7 +255,7 @@ class Publisher:
 
     def fail_all(self, problem: Failure) -> None:
         """Ends the wait of everything that is held."""
-        entries = sorted(self._all(), key=_by_order)
+        entries = sorted(self._all(), key=by_order)
         self._unconfirmed.clear()
         self._waiting.clear()
         self._suspects.clear()
@@ -276,12 +264,12 @@ class Publisher:
         for entry in entries:
             self._finish(entry, problem)
 
-    def _oldest(self) -> Iterator[_Entry]:
-        queues: list[Collection[_Entry]] = [self._unconfirmed.values(), self._waiting, self._suspects]
+    def _oldest(self) -> Iterator[Entry]:
+        queues: list[Collection[Entry]] = [self._unconfirmed.values(), self._waiting, self._suspects]
         queues += self._checking.values()
         return (next(iter(queue)) for queue in queues if queue)
 
-    def _all(self) -> list[_Entry]:
+    def _all(self) -> list[Entry]:
         suspects = {entry.order for entry in self._suspects}
         entries = [*self._suspects, *self._waiting]
         entries += (entry for entry in self._unconfirmed.values() if entry.order not in suspects)
@@ -293,7 +281,7 @@ class Publisher:
         """Everything unconfirmed or being checked goes back to those that wait, suspects apart, in the first order."""
         suspects = {entry.order for entry in self._suspects}
         entries = [entry for entry in self._all() if entry.order not in suspects]
-        entries.sort(key=_by_order)
+        entries.sort(key=by_order)
         self._channel = None
         self._unconfirmed.clear()
         self._checking.clear()
@@ -305,12 +293,11 @@ class Publisher:
         for entry in waiting:
             self._dispatch(entry)
 
-    def _dispatch(self, entry: _Entry) -> None:
+    def _dispatch(self, entry: Entry) -> None:
         exchange = entry.message.exchange
         refusal = self._exchanges.refusal(entry.message)
         if refusal is not None:
-            self.refused += 1
-            self._finish(entry, refusal)
+            self._refuse(entry, refusal)
             return
         if self._exchanges.known(exchange):
             self._send(entry)
@@ -332,21 +319,19 @@ class Publisher:
                 return
             self._exchanges.refused(exchange, None, problem)
             for held in entries:
-                self.refused += 1
-                self._finish(held, problem)
+                self._refuse(held, problem)
 
         self._check(exchange, checked)
 
-    def _send(self, entry: _Entry) -> None:
+    def _send(self, entry: Entry) -> None:
         channel, message = self._channel, entry.message
         assert channel is not None
         mandatory = message.exchange == ""
         try:
             data = encode_publish(channel.number, message, channel.frame_max, mandatory)
         except (ValueError, RecursionError) as problem:
-            self.refused += 1
             text = f"PRECONDITION_FAILED - the message cannot be sent: {problem}"
-            self._finish(entry, Failure("precondition_failed", text, fatal=False))
+            self._refuse(entry, Failure("precondition_failed", text, fatal=False))
             if self._suspects:
                 self._next_suspect([entry])
             return
@@ -357,11 +342,11 @@ class Publisher:
         entry.returned = None
         self._unconfirmed[self._tag] = entry
         if mandatory:
-            self._mandatory.setdefault(_identity(message), deque()).append(entry)
+            self._mandatory.setdefault(identity(message), deque()).append(entry)
         self.published += 1
         channel.send(data)
 
-    def _next_suspect(self, settled: list[_Entry]) -> None:
+    def _next_suspect(self, settled: list[Entry]) -> None:
         """One suspect was let off or failed: the next, or all that waited behind them."""
         orders = {entry.order for entry in settled}
         self._suspects = deque(entry for entry in self._suspects if entry.order not in orders)
@@ -372,7 +357,7 @@ class Publisher:
         else:
             self._drain()
 
-    def _finish(self, entry: _Entry, problem: Failure | None) -> None:
+    def _finish(self, entry: Entry, problem: Failure | None) -> None:
         self._count -= 1
         self._bytes -= entry.size
         if self.congested and 4 * self._count <= 3 * self._max_messages and 4 * self._bytes <= 3 * self._max_bytes:
@@ -385,23 +370,11 @@ class Publisher:
         if not self._count and self.on_empty is not None:
             self.on_empty()
 
-    def _forget_mandatory(self, entry: _Entry) -> None:
-        identity = _identity(entry.message)
-        entries = self._mandatory.get(identity)
+    def _forget_mandatory(self, entry: Entry) -> None:
+        name = identity(entry.message)
+        entries = self._mandatory.get(name)
         if entries is not None:
             if entry in entries:
                 entries.remove(entry)
             if not entries:
-                del self._mandatory[identity]
-
-
-def _by_order(entry: _Entry) -> int:
-    return entry.order
-
-
-def _identity(message: Message) -> tuple[str, str | None, str | None, int]:
-    return message.routing_key, message.message_id, message.sender, message.seq
-
-
-def _unavailable(reason: str) -> Failure:
-    return Failure("broker_unavailable", f"the broker is not available: {reason}", fatal=False)
+                del self._mandatory[name]

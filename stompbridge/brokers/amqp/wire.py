@@ -27,6 +27,8 @@ from .splitter import Blocked, Confirm, ConnectionClosing, Delivery, Event, Retu
 
 WRITE_BUFFER = 512 * 1024
 """Unsent bytes from which on publishing is held back."""
+ORDERLY = 320
+"""The broker's reply code when it is stopped or an operator closes the connection."""
 
 _log = structlog.get_logger(__name__)
 
@@ -108,6 +110,8 @@ class Wire:
         self.frame_max = 0
         self.channel_max = 0
         self.answers_cancel = False
+        self.failure: Failure | None = None
+        """Why the broker closed the connection, if for something that was sent on it."""
         self.heartbeat = 0
         self._loop = asyncio.get_running_loop()
         self._on_lost = on_lost
@@ -266,6 +270,8 @@ class Wire:
             return
         if isinstance(event, ConnectionClosing):
             self._explained = f"{event.close.code} {event.close.text}"
+            if event.close.code != ORDERLY:
+                self.failure = event.close.failure
             self.lose(self._explained)
             return
         channel = self._channels.get(event.channel)
@@ -310,7 +316,7 @@ class Wire:
         self._out.clear()
         self._reason = f"{self.where}: {reason}"
         for channel in self._forget_channels():
-            channel.connection_lost(self._reason)
+            channel.connection_lost(self._reason, self.failure)
         if self._opened:
             self._on_lost(self._reason)
 
