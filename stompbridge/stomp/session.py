@@ -400,7 +400,6 @@ class ServerSession:
             return errors.subscription_not_found(ack_id)
         return errors.unknown_delivery_tag(number)
 
-
     def _was_released(self, tag: str, number: str) -> bool:
         """Whether a message went back with an earlier subscription of the same id: its late ACK harms nobody."""
         last = self._released.get(tag)
