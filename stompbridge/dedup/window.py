@@ -6,6 +6,7 @@ behind the highest, so that a late first arrival is told from a second one.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from enum import Enum
 
 
@@ -104,3 +105,34 @@ class SenderWindows:
         for sender in idle:
             del self._senders[sender]
         return len(idle)
+
+
+class RecentIds:
+    """Message ids that came lately: at most ``size`` of them, each for ``ttl`` seconds; the oldest go first."""
+
+    __slots__ = ("_ids", "_size", "_ttl")
+
+    def __init__(self, size: int, ttl: float) -> None:
+        self._size = size
+        self._ttl = ttl
+        self._ids: OrderedDict[str, float] = OrderedDict()  # when each came last, in that order
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def __contains__(self, message_id: str) -> bool:
+        return message_id in self._ids
+
+    def record(self, message_id: str, now: float) -> None:
+        """Notes that the id has come."""
+        ids = self._ids
+        ids.pop(message_id, None)
+        ids[message_id] = now
+        if len(ids) > self._size:
+            ids.popitem(last=False)
+
+    def sweep(self, now: float) -> None:
+        """Forgets what is over its time."""
+        ids, oldest = self._ids, now - self._ttl
+        while ids and next(iter(ids.values())) < oldest:
+            ids.popitem(last=False)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stompbridge.dedup.window import SenderWindows, SequenceWindow, Verdict
+from stompbridge.dedup.window import RecentIds, SenderWindows, SequenceWindow, Verdict
 
 NEW, DUPLICATE, TOO_OLD = Verdict
 
@@ -111,3 +111,18 @@ def test_idle_senders_are_forgotten() -> None:
     assert windows.check("b", 1) is DUPLICATE
     assert windows.sweep(1000) == 2
     assert len(windows) == 0
+
+
+def test_recent_ids() -> None:
+    ids = RecentIds(2, ttl=60)
+    ids.record("a", 0)
+    ids.record("b", 1)
+    ids.record("a", 2)
+    ids.record("c", 3)
+    assert ("a" in ids, "b" in ids, "c" in ids) == (True, False, True)
+    ids.sweep(62)
+    assert len(ids) == 2
+    ids.sweep(63)
+    assert len(ids) == 1
+    ids.sweep(1000)
+    assert "c" not in ids
