@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta, Struct, field
+from msgspec.structs import replace
 
 from stompbridge import config_file
 from stompbridge.config_file import ConfigError, problem, show_duration, show_size
@@ -138,7 +139,20 @@ class Dedup(Section, frozen=True, kw_only=True):
     window: Annotated[int, Meta(ge=64, le=1_048_576)] = 1024
     """How many sequence numbers of a sender are remembered behind its highest."""
     history_ttl: Duration = 600.0
-    """How long an idle sender's window is kept."""
+    """How long an idle sender's window is kept, and the history of a named client that is away."""
+    store: Literal["memory", "redis"] = "memory"
+    """Where the histories of named clients and senders' idempotency keys are: in this process, or shared."""
+    redis_url: str = "redis://127.0.0.1:6379/0"
+    redis_url_file: str = ""
+    """File that holds the URL; wins over ``redis_url``."""
+    lock_ttl: Duration = 10.0
+    """How long a process that died keeps others from a message or a key that it was busy with."""
+    idempotency_window: Duration = 120.0
+    """How long an ``idempotency-key`` stands for its message."""
+    on_doubt: Literal["redeliver", "drop"] = "redeliver"
+    """A message that a client may have seen, or not, before it went away: again, marked, or not at all."""
+    on_store_failure: Literal["deliver", "hold"] = "deliver"
+    """While the store is out of reach: deliver and publish without asking it, or wait for it."""
 
 
 class BrokerHealth(Section, frozen=True, kw_only=True):
@@ -217,14 +231,19 @@ def load(path: Path | None, environ: Mapping[str, str], overrides: Mapping[str, 
         Settings, path, environ, overrides, prefix=ENVIRONMENT_PREFIX, reserved=RESERVED_VARIABLES
     )
     settings = msgspec.convert(loaded.values, Settings)
-    if settings.broker.urls_file:
-        folder = path.parent if path is not None else Path()
+    folder = path.parent if path is not None else Path()
+    secrets = {"broker.urls_file": settings.broker.urls_file, "dedup.redis_url_file": settings.dedup.redis_url_file}
+    for key, file in secrets.items():
+        if not file:
+            continue
         try:
-            urls = _read_urls(folder / settings.broker.urls_file)
+            urls = _read_urls(folder / file)
         except ValueError as error:
-            key = "broker.urls_file"
-            raise ConfigError(problem(loaded.source(key), key, settings.broker.urls_file, str(error))) from None
-        settings = msgspec.structs.replace(settings, broker=msgspec.structs.replace(settings.broker, urls=urls))
+            raise ConfigError(problem(loaded.source(key), key, file, str(error))) from None
+        if key == "broker.urls_file":
+            settings = replace(settings, broker=replace(settings.broker, urls=urls))
+        else:
+            settings = replace(settings, dedup=replace(settings.dedup, redis_url=urls[0]))
     problems = [problem(loaded.source(key), key, value, text) for key, value, text in _inconsistencies(settings)]
     if problems:
         raise ConfigError("\n".join(problems))
@@ -318,6 +337,8 @@ def _check_durations(settings: Settings) -> Iterator[Inconsistency]:
         "broker.reconnect_max": broker.reconnect_max,
         "broker.mailbox_expires": broker.mailbox_expires,
         "dedup.history_ttl": settings.dedup.history_ttl,
+        "dedup.lock_ttl": settings.dedup.lock_ttl,
+        "dedup.idempotency_window": settings.dedup.idempotency_window,
         "health.broker.interval": health.interval,
         "health.broker.timeout": health.timeout,
         "limits.send_timeout": limits.send_timeout,

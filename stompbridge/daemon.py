@@ -11,23 +11,29 @@ from secrets import token_hex
 import structlog
 
 from stompbridge import __version__, log
-from stompbridge.admin.health import BrokerProbe, Health
+from stompbridge.admin.health import BrokerProbe, Check, Health
 from stompbridge.admin.server import AdminServer
 from stompbridge.brokers.base import Broker, Message
 from stompbridge.brokers.memory import MemoryBroker
-from stompbridge.config import Exchange, Settings
-from stompbridge.gateway.client import Client, Shared
+from stompbridge.config import Dedup, Exchange, Settings
+from stompbridge.dedup.store import StoreOptions, make_store
+from stompbridge.gateway.client import Client
 from stompbridge.gateway.closing import CloseReason
 from stompbridge.gateway.connection import Connection, ws_frame
+from stompbridge.gateway.gate import Idempotence
 from stompbridge.gateway.listener import Gateway
+from stompbridge.gateway.shared import Shared
 from stompbridge.gateway.sweep import Sweep
 from stompbridge.routing.application import Application
 from stompbridge.routing.hub import Hub
+from stompbridge.routing.once import Once
 from stompbridge.routing.router import Router
 from stompbridge.stomp.session import SessionSettings
 
 _log = structlog.get_logger("stompbridge")
 
+STORE_SWEEP = 1.0
+"""Seconds between two looks of the store at what has waited too long."""
 HISTORY_SWEEP = 30.0
 """Seconds between two looks for senders' windows that can be forgotten."""
 
@@ -54,16 +60,21 @@ class Daemon:
         dedup = settings.dedup
         self.broker = make_broker(settings)
         self.hub = Hub(self.broker, ws_frame, boot, dedup.window, dedup.history_ttl)
+        self.store = make_store(dedup.store, store_options(dedup))
+        hold = dedup.on_store_failure == "hold"
+        self.once = Once(self.store, hold)
+        self.idempotence = Idempotence(self.store, dedup.on_doubt == "drop", hold)
         self.router = Router(
             self.broker,
             self.hub,
             Application(settings.app),
+            self.once,
             default_prefetch=settings.broker.queue_prefetch,
             window=dedup.window,
             history_ttl=dedup.history_ttl,
         )
         self.probe = BrokerProbe(settings.health.broker, self.broker, self.hub, f"probe.{settings.node}.{boot}")
-        self.health = Health(self.broker, self.probe)
+        self.health = Health(self.broker, self.probe, self._store_check)
         self.admin = AdminServer(settings.admin, {"/livez": self.health.livez, "/readyz": self.health.readyz})
         self.sweep = Sweep(asyncio.get_running_loop())
         self.gateway = Gateway(settings, self._accept, self.sweep)
@@ -75,12 +86,16 @@ class Daemon:
             in_flight_max=max(1, dedup.window // 4),
             now=asyncio.get_running_loop().time,
             sweep_interval=self.sweep.interval,
+            idempotence=self.idempotence,
         )
         self._next_history_sweep = 0.0
-        self.sweep.add(self._sweep_histories)
+        self._next_store_sweep = 0.0
+        self.sweep.add(self._sweep_memory)
 
     async def start(self) -> None:
         """Begins to listen. A broker that can not be reached does not keep the daemon from starting."""
+        self.store.on_change = self._on_store_change
+        await self.store.start()
         await self.broker.start(self)
         addresses = await self.gateway.start()
         path = self.settings.listen.path
@@ -107,6 +122,7 @@ class Daemon:
         self.sweep.stop()
         self.probe.stop()
         await self.broker.stop()
+        await self.store.stop()
         await self.admin.stop()
         _log.info("stopped")
 
@@ -125,10 +141,40 @@ class Daemon:
     def _accept(self, connection: Connection) -> Client:
         return Client(connection, self._shared)
 
-    def _sweep_histories(self, now: float) -> None:
+    def _sweep_memory(self, now: float) -> None:
+        if now >= self._next_store_sweep:
+            self._next_store_sweep = now + STORE_SWEEP
+            self.store.sweep()
         if now >= self._next_history_sweep:
             self._next_history_sweep = now + HISTORY_SWEEP
             self.router.sweep(now)
+
+    def _store_check(self) -> Check:
+        """Without the store the process is of use only if it may deliver without asking."""
+        dedup = self.settings.dedup
+        if self.store.available:
+            return Check("store", True, dedup.store)
+        bypassed = self.idempotence.bypassed + self.once.bypassed
+        detail = f"{dedup.store} is out of reach; {dedup.on_store_failure}; {bypassed} messages without its word"
+        return Check("store", dedup.on_store_failure == "deliver", detail)
+
+    @staticmethod
+    def _on_store_change(available: bool, reason: str) -> None:
+        if available:
+            _log.info("store_up")
+        else:
+            _log.warning("store_down", reason=reason)
+
+
+def store_options(dedup: Dedup) -> StoreOptions:
+    """What the deduplication store needs of the configuration."""
+    return StoreOptions(
+        window=dedup.window,
+        history_ttl=dedup.history_ttl,
+        lock_ttl=dedup.lock_ttl,
+        idempotency_window=dedup.idempotency_window,
+        url=dedup.redis_url,
+    )
 
 
 def session_settings(settings: Settings) -> SessionSettings:

@@ -131,9 +131,10 @@ class BrokerProbe:
 class Health:
     """The answers to ``/livez`` and ``/readyz``, in the form that Kubernetes' own servers use."""
 
-    def __init__(self, broker: Broker, probe: BrokerProbe) -> None:
+    def __init__(self, broker: Broker, probe: BrokerProbe, store: Callable[[], Check]) -> None:
         self._broker = broker
         self._probe = probe
+        self._store = store
         self.draining = False
 
     def checks(self) -> list[Check]:
@@ -142,6 +143,7 @@ class Health:
         checks = [broker, Check("drain", not self.draining, "stopping" if self.draining else "accepting")]
         if self._probe.enabled:
             checks.insert(1, self._probe.check())
+        checks.insert(-1, self._store())
         return checks
 
     def livez(self, query: str) -> tuple[int, str, bytes]:

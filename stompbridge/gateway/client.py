@@ -6,20 +6,23 @@ declaration, too much in flight) holds the frames behind it, of this client alon
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from secrets import token_urlsafe
 from typing import Any
 
 import structlog
 
 from stompbridge.brokers.base import Failure
-from stompbridge.config import Limits, Settings
+from stompbridge.dedup.store import Receiver
 from stompbridge.gateway.closing import CloseReason
 from stompbridge.gateway.connection import Connection, ws_frame
+from stompbridge.gateway.shared import Shared
 from stompbridge.gateway.subscriptions import SubscriptionReceiver, make_receiver
-from stompbridge.routing.router import Router, failure_to_error
+from stompbridge.routing.router import failure_to_error
 from stompbridge.stomp import errors
 from stompbridge.stomp.errors import StompError
 from stompbridge.stomp.frames import HEARTBEAT
@@ -33,7 +36,6 @@ from stompbridge.stomp.session import (
     Refused,
     Send,
     ServerSession,
-    SessionSettings,
     Settle,
     Subscribe,
     Subscription,
@@ -43,33 +45,24 @@ from stompbridge.stomp.session import (
 _log = structlog.get_logger("stompbridge.session")
 
 _HEARTBEAT_FRAME = ws_frame(HEARTBEAT, False)
+CLIENT_ID_MAX = 255
+"""Bytes of a client's name."""
 _HELD_INPUT_MAX = 64 * 1024
 """Bytes that may wait behind a held frame before the socket is no longer read."""
 
 
 @dataclass(slots=True)
-class Shared:
-    """What all clients of the process share."""
+class _CommitEnd:
+    """Stands behind the frames of a transaction: its receipt follows their last answer."""
 
-    settings: Settings
-    session_settings: SessionSettings
-    router: Router
-    server: str
-    in_flight_max: int
-    """Unconfirmed SENDs of one session. Below the deduplication window, so that when all of them have to be
-    published again every copy is still recognised."""
-    now: Callable[[], float]
-    sweep_interval: float
-
-    @property
-    def limits(self) -> Limits:
-        return self.settings.limits
+    receipt: str | None
 
 
 class Client:
     """Listens to one connection and drives one STOMP session."""
 
     __slots__ = (
+        "_commit_failed",
         "_connect_deadline",
         "_disconnect",
         "_gone",
@@ -78,11 +71,13 @@ class Client:
         "_in_flight",
         "_opened_at",
         "_receivers",
+        "_replay",
         "_resume_at",
         "_running",
         "connection",
         "messages_in",
         "messages_out",
+        "named",
         "next_seq",
         "sender_id",
         "session",
@@ -101,11 +96,16 @@ class Client:
         self._connect_deadline: float | None = self._opened_at + shared.limits.connect_timeout
         self._heartbeat: HeartBeat | None = None
         self._receivers: dict[str, SubscriptionReceiver] = {}
+        # The client's history, where it has named itself (client-id).
+        self.named: Receiver | None = None
         self._in_flight = 0
         # While held, frames wait; with a number, until no more than so many SENDs are unanswered.
         self._held = False
         self._resume_at: int | None = None
         self._running = False
+        # The frames of a transaction that is being committed; they go before what the session has next.
+        self._replay: deque[Send | Settle | _CommitEnd] = deque()
+        self._commit_failed = False
         self._disconnect: Disconnect | None = None
         self._gone = False
 
@@ -134,6 +134,9 @@ class Client:
         heartbeat, connection = self._heartbeat, self.connection
         if heartbeat is None:
             return
+        if self.named is not None:
+            for receiver in list(self._receivers.values()):
+                receiver.on_check()
         if heartbeat.expired(now, connection.last_read):
             connection.close(CloseReason.HEARTBEAT_LOST)
             return
@@ -162,13 +165,14 @@ class Client:
         self._running = True
         try:
             while not self._held and not self._gone:
-                event = self.session.next_event()
+                event = self._replay.popleft() if self._replay else self.session.next_event()
                 if event is None:
                     self.connection.resume_reading()
                     break
                 try:
                     _HANDLERS[type(event)](self, event)
                 except StompError as error:
+                    self._commit_failed = True
                     self.fail(error, getattr(event, "receipt", None))
         finally:
             self._running = False
@@ -188,6 +192,32 @@ class Client:
         host = event.headers.get("host")
         if hosts and host is not None and host not in hosts:
             raise errors.bad_host(host)
+        client_id = event.headers.get("client-id")
+        if client_id is None:
+            self._accept(event)
+            return
+        if not 0 < len(client_id.encode()) <= CLIENT_ID_MAX:
+            raise errors.bad_client_id(CLIENT_ID_MAX)
+        self._hold()
+        taken_over = partial(self._on_taken_over, client_id)
+        self.shared.idempotence.store.open(client_id, taken_over, partial(self._on_opened, event))
+
+    def _on_opened(self, event: Connect, named: Receiver | None) -> None:
+        """The store has, or has not, opened the history of a client that names itself."""
+        if self._gone or self.connection.reason is not None:
+            if named is not None:
+                named.close()
+            return
+        idempotence = self.shared.idempotence
+        if named is None and idempotence.hold_without_store:
+            self.fail(errors.store_unavailable())
+        else:
+            idempotence.bypassed += named is None
+            self.named = named
+            self._accept(event)
+        self._release()
+
+    def _accept(self, event: Connect) -> None:
         self._connect_deadline = None
         self._heartbeat = event.heartbeat
         self.connection.max_message = self.shared.limits.frame
@@ -201,28 +231,33 @@ class Client:
             heartbeat=event.heartbeat.header,
         )
 
+    def _on_taken_over(self, client_id: str) -> None:
+        self.fail(errors.taken_over(client_id), reason=CloseReason.TAKEN_OVER)
+
     def _on_send(self, event: Send) -> None:
         self.messages_in += 1
         self._in_flight += 1
         router = self.shared.router
         try:
-            in_order = router.send(self, event, partial(self._on_sent, event.receipt))
+            done = partial(self._on_sent, event.receipt, bool(self._replay))
+            waits = router.send(self, event, done, self._release)
         except StompError:
             self._in_flight -= 1
             raise
-        if in_order and self._in_flight:
-            self._hold(0)
+        if waits:
+            self._hold()
         elif self._in_flight >= self.shared.in_flight_max:
             self._hold(self.shared.in_flight_max // 2)
         elif router.broker.congested:
             self._hold()
             router.broker.when_clear(self._release)
 
-    def _on_sent(self, receipt: str | None, failure: Failure | None) -> None:
+    def _on_sent(self, receipt: str | None, in_commit: bool, failure: Failure | None) -> None:
         self._in_flight -= 1
         if self._gone:
             return
         if failure is not None:
+            self._commit_failed = self._commit_failed or in_commit
             self.fail(failure_to_error(failure), receipt)
         elif receipt is not None:
             self.connection.send(self.session.receipt(receipt))
@@ -234,7 +269,8 @@ class Client:
     def _on_subscribe(self, event: Subscribe) -> None:
         subscription = event.subscription
         try:
-            receiver = make_receiver(self, subscription, self.shared.router)
+            gates = (receiver.gate for receiver in self._receivers.values())
+            receiver = make_receiver(self, subscription, {gate.scope for gate in gates if gate is not None})
         except StompError:
             self.session.forget(subscription.tag)
             raise
@@ -254,7 +290,7 @@ class Client:
 
     def _on_unsubscribe(self, event: Unsubscribe) -> None:
         receiver = self._receivers.pop(event.subscription.tag)
-        receiver.stop(event.released)
+        receiver.stop(event.released, in_doubt=False)
         self._receipt(event.receipt)
 
     def _on_settle(self, event: Settle) -> None:
@@ -262,45 +298,22 @@ class Client:
         self._receipt(event.receipt)
 
     def _settle(self, event: Settle) -> None:
-        by_tag: dict[str, list[Delivery]] = {}
-        for delivery in event.deliveries:
-            by_tag.setdefault(delivery.subscription.tag, []).append(delivery)
-        for tag, deliveries in by_tag.items():
+        for tag, deliveries in _by_tag(event.deliveries).items():
             receiver = self._receivers.get(tag)
             if receiver is not None:
                 receiver.settle(deliveries, event.ack, event.requeue)
 
     def _on_commit(self, event: Commit) -> None:
-        """Sends and acknowledges in order, not atomically, as in RabbitMQ. The receipt follows the last confirm."""
-        outstanding = 1
-        failed = False
+        """The transaction's frames take effect now, in their order and not atomically, as in RabbitMQ."""
+        self._commit_failed = False
+        self._replay.extend(event.actions)
+        self._replay.append(_CommitEnd(event.receipt))
 
-        def answered(receipt: str | None, failure: Failure | None) -> None:
-            nonlocal outstanding, failed
-            outstanding -= 1
-            failed = failed or failure is not None
-            if outstanding == 0 and not failed and not self._gone:
-                self._receipt(event.receipt)
-            self._on_sent(receipt, failure)
-
-        for action in event.actions:
-            if isinstance(action, Settle):
-                self._on_settle(action)
-                continue
-            self.messages_in += 1
-            self._in_flight += 1
-            outstanding += 1
-            try:
-                self.shared.router.send(self, action, partial(answered, action.receipt))
-            except StompError as error:
-                self._in_flight -= 1
-                outstanding -= 1
-                failed = True
-                self.fail(error, action.receipt)
-        outstanding -= 1
-        if outstanding:
+    def _on_commit_end(self, event: _CommitEnd) -> None:
+        if self._in_flight:
+            self._replay.append(event)
             self._hold(0)
-        elif not failed:
+        elif not self._commit_failed:
             self._receipt(event.receipt)
 
     def _on_done(self, event: Done) -> None:
@@ -365,20 +378,35 @@ class Client:
     def _drop(self, receiver: SubscriptionReceiver) -> None:
         tag = receiver.subscription.tag
         self._receivers.pop(tag, None)
-        receiver.stop(self.session.forget(tag))
+        waiting = _by_tag(self._waiting_to_settle()).get(tag, ())
+        receiver.stop([*self.session.forget(tag), *waiting], in_doubt=False)
+
+    def _waiting_to_settle(self) -> Iterator[Delivery]:
+        """What a COMMIT will settle once the SENDs before it let it: the session counts it as acknowledged."""
+        for event in self._replay:
+            if isinstance(event, Settle):
+                yield from event.deliveries
 
     def _stop_receivers(self) -> None:
-        by_tag: dict[str, list[Delivery]] = {}
-        for delivery in self.session.unacked.values():
-            by_tag.setdefault(delivery.subscription.tag, []).append(delivery)
+        by_tag = _by_tag(chain(self.session.unacked.values(), self._waiting_to_settle()))
         receivers, self._receivers = self._receivers, {}
         for tag, receiver in receivers.items():
-            receiver.stop(by_tag.get(tag, ()))
+            receiver.stop(by_tag.get(tag, ()), in_doubt=True)
 
     def _leave(self) -> None:
         if not self._gone:
             self._gone = True
             self._stop_receivers()
+            if self.named is not None:
+                # What the client did not acknowledge is in doubt for its next session.
+                self.named.close()
+
+
+def _by_tag(deliveries: Iterable[Delivery]) -> dict[str, list[Delivery]]:
+    by_tag: dict[str, list[Delivery]] = {}
+    for delivery in deliveries:
+        by_tag.setdefault(delivery.subscription.tag, []).append(delivery)
+    return by_tag
 
 
 _HANDLERS: dict[type, Callable[[Client, Any], None]] = {
@@ -388,6 +416,7 @@ _HANDLERS: dict[type, Callable[[Client, Any], None]] = {
     Unsubscribe: Client._on_unsubscribe,
     Connect: Client._on_connect,
     Commit: Client._on_commit,
+    _CommitEnd: Client._on_commit_end,
     Done: Client._on_done,
     Disconnect: Client._on_disconnect,
     Refused: Client._on_refused,

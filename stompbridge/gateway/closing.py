@@ -29,6 +29,7 @@ class CloseReason(Enum):
     SLOW_CONSUMER = "slow_consumer", 1008, "does not read what is sent", True
     HEARTBEAT_LOST = "heartbeat_lost", 1008, "heart-beats stopped", True
     PING_LOST = "ping_lost", 1008, "pings are not answered", True
+    TAKEN_OVER = "taken_over", 1008, "a newer session of the same client", False
     SHUTDOWN = "shutdown", 1012, "the server is shutting down", True
     INTERNAL_ERROR = "internal_error", 1011, "internal error", True
 

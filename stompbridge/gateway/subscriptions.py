@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence, Set
+from functools import partial
+from itertools import count
 from typing import TYPE_CHECKING, Protocol
 
 from stompbridge.brokers.base import Done, Failure, Message, QueueConsumer
+from stompbridge.dedup.store import Lock
+from stompbridge.gateway.gate import Gate
 from stompbridge.routing.history import Copy, QueueHistory
-from stompbridge.routing.hub import FrameKey, Hub
+from stompbridge.routing.hub import INTERNAL, FrameKey, Hub
 from stompbridge.routing.router import MailboxPlan, QueuePlan, Router
 from stompbridge.stomp.errors import slow_consumer
 from stompbridge.stomp.frames import Version
@@ -23,12 +27,14 @@ class SubscriptionReceiver(Protocol):
     """What a client needs of each of its subscriptions, whatever serves it."""
 
     subscription: Subscription
+    gate: Gate | None
 
     def start(self, done: Done) -> None:
         """Asks for messages; ``done`` when what is sent from now on will arrive."""
 
-    def stop(self, unacknowledged: Sequence[Delivery]) -> None:
-        """Takes nothing more, and gives back what the client has not acknowledged."""
+    def stop(self, unacknowledged: Sequence[Delivery], in_doubt: bool) -> None:
+        """Takes nothing more, and gives back what the client has not acknowledged. ``in_doubt``: its session ends,
+        and the next one is to be told that the client may have seen that."""
 
     def settle(self, deliveries: Sequence[Delivery], ack: bool, requeue: bool) -> None:
         """The client's ACK or NACK."""
@@ -36,33 +42,66 @@ class SubscriptionReceiver(Protocol):
     def on_writable(self) -> None:
         """The client reads again."""
 
+    def on_check(self) -> None:
+        """Comes once a sweep."""
 
-def frame_key(subscription: Subscription, version: Version) -> FrameKey:
+
+def frame_key(subscription: Subscription, version: Version, named: bool) -> FrameKey:
     """What the MESSAGE frames of a subscription look like (STOMP 1.2 alone has the ``ack`` header)."""
     tracked = subscription.ack is not AckMode.AUTO
-    return FrameKey(subscription.tag, subscription.id, tracked and version is Version.V12, tracked)
+    with_ack = tracked and version is Version.V12
+    return FrameKey(subscription.tag, subscription.id, with_ack, direct=not tracked and not named)
+
+
+class Held:
+    """A message that came through the mailbox and that the client has to acknowledge, and the claim on it."""
+
+    __slots__ = ("lock", "message")
+
+    def __init__(self, message: Message, lock: Lock | None) -> None:
+        self.message = message
+        self.lock = lock
 
 
 class MailboxReceiver:
     """A subscription served by the hub. The broker has long been told that its messages are taken: what the client
     holds is kept here, up to ``prefetch`` messages, and what comes meanwhile waits in a bounded backlog."""
 
-    __slots__ = ("_backlog", "_client", "_hub", "_outstanding", "_plan", "_started", "frame_key", "subscription")
+    __slots__ = (
+        "_backlog",
+        "_client",
+        "_hub",
+        "_outstanding",
+        "_plan",
+        "_tracked",
+        "frame_key",
+        "gate",
+        "subscription",
+    )
 
-    def __init__(self, client: Client, subscription: Subscription, plan: MailboxPlan, hub: Hub) -> None:
+    def __init__(
+        self, client: Client, subscription: Subscription, plan: MailboxPlan, hub: Hub, gate: Gate | None
+    ) -> None:
         self.subscription = subscription
-        self.frame_key = frame_key(subscription, client.session.version)
+        self.frame_key = frame_key(subscription, client.session.version, gate is not None)
         self._client = client
         self._plan = plan
         self._hub = hub
+        self.gate = gate
+        self._tracked = subscription.ack is not AckMode.AUTO
         self._outstanding = 0
-        self._backlog: deque[tuple[bytes, str, Message]] = deque()
+        self._backlog: deque[tuple[bytes, str, Held]] = deque()
 
     def start(self, done: Done) -> None:
         self._hub.subscribe(self._plan.exchange, self._plan.key, self, done)
 
-    def stop(self, unacknowledged: Sequence[Delivery]) -> None:
+    def stop(self, unacknowledged: Sequence[Delivery], in_doubt: bool) -> None:
         self._hub.unsubscribe(self._plan.exchange, self._plan.key, self)
+        if self.gate is not None:
+            self.gate.close()
+            _unlock(held for _, _, held in self._backlog)
+            if not in_doubt:
+                _unlock(delivery.token for delivery in unacknowledged)
         self._backlog.clear()
 
     def write(self, frame: bytes) -> None:
@@ -71,31 +110,65 @@ class MailboxReceiver:
         client.connection.write(frame)
 
     def deliver(self, frame: bytes, ack_id: str, message: Message) -> None:
+        if self.gate is None:
+            self._offer(frame, ack_id, Held(message, None))
+        else:
+            self.gate.ask(message, partial(self._granted, frame, ack_id), _nothing)
+
+    def _granted(self, frame: bytes, ack_id: str, message: Message, lock: Lock | None) -> None:
+        if self._client.connection.reason is not None:
+            # What would be written now is lost.
+            if lock is not None:
+                lock.release()
+            return
+        if lock is not None and lock.in_doubt:
+            frame, ack_id = self._hub.encode(self.frame_key, message)
+        if self._tracked:
+            self._offer(frame, ack_id, Held(message, lock))
+        else:
+            self.write(frame)
+            if lock is not None:
+                lock.commit()
+
+    def _offer(self, frame: bytes, ack_id: str, held: Held) -> None:
         client = self._client
         limit = self._plan.prefetch
         if limit is not None and self._outstanding >= limit:
             if len(self._backlog) >= client.shared.limits.backlog:
                 client.fail(slow_consumer(f"{len(self._backlog)} messages wait behind prefetch-count:{limit}"))
             else:
-                self._backlog.append((frame, ack_id, message))
+                self._backlog.append((frame, ack_id, held))
             return
-        if client.hold_unacked(self.subscription, ack_id, message):
+        if client.hold_unacked(self.subscription, ack_id, held):
             self._outstanding += 1
             client.messages_out += 1
             client.connection.write(frame)
+        elif held.lock is not None:
+            held.lock.release()
 
     def settle(self, deliveries: Sequence[Delivery], ack: bool, requeue: bool) -> None:
         self._outstanding -= len(deliveries)
-        if not ack and requeue:
-            for delivery in deliveries:
-                assert isinstance(delivery.token, Message)
-                self._hub.redeliver(self, delivery.token)
+        again = not ack and requeue
+        for delivery in deliveries:
+            held = delivery.token
+            assert isinstance(held, Held)
+            if held.lock is not None:
+                if again:
+                    held.lock.release()
+                else:
+                    held.lock.commit()
+            if again:
+                self._hub.redeliver(self, held.message)
         limit = self._plan.prefetch
         while self._backlog and (limit is None or self._outstanding < limit):
-            self.deliver(*self._backlog.popleft())
+            self._offer(*self._backlog.popleft())
 
     def on_writable(self) -> None:
         """Nothing is held back here: what is unsent is bounded by the connection."""
+
+    def on_check(self) -> None:
+        if self.gate is not None:
+            self.gate.retry()
 
 
 class QueueReceiver:
@@ -104,24 +177,36 @@ class QueueReceiver:
 
     __slots__ = (
         "_acks",
+        "_asked",
         "_client",
         "_consumer",
         "_flushing",
         "_history",
+        "_place",
         "_plan",
         "_router",
+        "_tracked",
         "frame_key",
+        "gate",
         "subscription",
     )
 
-    def __init__(self, client: Client, subscription: Subscription, plan: QueuePlan, router: Router) -> None:
+    def __init__(
+        self, client: Client, subscription: Subscription, plan: QueuePlan, router: Router, gate: Gate | None
+    ) -> None:
         self.subscription = subscription
-        self.frame_key = frame_key(subscription, client.session.version)
+        self.frame_key = frame_key(subscription, client.session.version, gate is not None)
+        self.gate = gate
+        self._tracked = subscription.ack is not AckMode.AUTO
         self._client = client
         self._plan = plan
         self._router = router
         self._consumer: QueueConsumer | None = None
         self._history: QueueHistory | None = None
+        # The history's name.
+        self._place = ""
+        # Before the gate.
+        self._asked: dict[Copy, None] = {}
         # Written, and to be acknowledged in one go at the end of this turn of the loop.
         self._acks: list[Copy] = []
         self._flushing = False
@@ -132,42 +217,92 @@ class QueueReceiver:
 
         self._consumer = self._router.broker.consume(self._plan.spec, self._plan.prefetch, self, started)
 
-    def stop(self, unacknowledged: Sequence[Delivery]) -> None:
+    def stop(self, unacknowledged: Sequence[Delivery], in_doubt: bool) -> None:
         consumer = self._consumer
         if consumer is None:
             return
         self._flush()
+        if self.gate is not None:
+            self.gate.close()
+            if not in_doubt:
+                _unlock(delivery.token for delivery in unacknowledged)
+        for asked in self._asked:
+            self._give_back(asked)
         for delivery in unacknowledged:
             copy = delivery.token
             assert isinstance(copy, Copy)
-            if self._history is not None:
-                self._history.release(copy)
-            if copy.consumer is not consumer:
-                # Its newest copy came through another subscription's consumer, which goes on.
-                copy.consumer.nack((copy.tag,), requeue=True)
+            self._give_back(copy)
         consumer.cancel()
 
     def on_queue_message(self, message: Message, tag: int) -> None:
-        client, consumer = self._client, self._consumer
+        consumer = self._consumer
         assert consumer is not None
-        if self._history is None:
-            self._history = self._router.history(consumer.queue)
+        if self._client.connection.reason is not None:
+            # What is not admitted goes back with the end of the consumer.
+            return
+        if not self._place:
+            self._place = consumer.queue
+            if "x-stream-offset" in message.headers:
+                # Every consumer of a stream reads all of it, from where it says.
+                self._place = f"{consumer.queue} {self._client.sender_id} {self.subscription.tag}"
+                self.gate = None
+        # Asked for each time: one that nothing was heard of for long has been forgotten.
+        self._history = self._router.history(self._place)
         copy = Copy(consumer, tag, message)
         if not self._history.admit(copy):
             return
+        if self.gate is None:
+            self._offer(copy, message)
+        else:
+            self._asked[copy] = None
+            self.gate.ask(message, partial(self._granted, copy), partial(self._already_has, copy))
+
+    def _granted(self, copy: Copy, message: Message, lock: Lock | None) -> None:
+        if self._client.connection.reason is not None:
+            # What would be written now is lost. It goes back with the end of the consumer.
+            if lock is not None:
+                lock.release()
+            return
+        del self._asked[copy]
+        copy.lock = lock
+        self._offer(copy, message)
+
+    def _already_has(self, copy: Copy) -> None:
+        del self._asked[copy]
+        assert self._history is not None
+        self._history.commit(copy)
+        copy.consumer.ack((copy.tag,))
+
+    def _offer(self, copy: Copy, message: Message) -> None:
+        client, history = self._client, self._history
+        assert history is not None
         frame, ack_id = self._router.hub.encode(self.frame_key, message)
-        if self.frame_key.tracked:
+        if self._tracked:
             if client.hold_unacked(self.subscription, ack_id, copy):
                 client.messages_out += 1
                 client.connection.write(frame)
+            else:
+                self._give_back(copy)
+                if copy.lock is not None:
+                    copy.lock.release()
             return
         client.messages_out += 1
         client.connection.write(frame)
-        self._history.commit(copy)
+        history.commit(copy)
+        if copy.lock is not None:
+            copy.lock.commit()
         self._acks.append(copy)
         if not self._flushing and not client.connection.writing_paused:
             self._flushing = True
             asyncio.get_running_loop().call_soon(self._flush)
+
+    def _give_back(self, copy: Copy) -> None:
+        """At the end of the consumer: the next copy is passed on to whoever gets it."""
+        assert self._history is not None
+        self._history.release(copy)
+        if copy.consumer is not self._consumer:
+            # Its newest copy came through another subscription's consumer, which goes on.
+            copy.consumer.nack((copy.tag,), requeue=True)
 
     def on_queue_restored(self) -> None:
         """Tags given before are void: what was written is recognised in its history when it comes again."""
@@ -188,6 +323,12 @@ class QueueReceiver:
                 history.commit(copy)
             else:
                 history.release(copy)
+            if copy.lock is None:
+                continue
+            if ack or not requeue:
+                copy.lock.commit()
+            else:
+                copy.lock.release()
         for consumer, tags in by_consumer.items():
             if ack:
                 consumer.ack(tags)
@@ -197,6 +338,10 @@ class QueueReceiver:
     def on_writable(self) -> None:
         self._flush()
 
+    def on_check(self) -> None:
+        if self.gate is not None:
+            self.gate.retry()
+
     def _flush(self) -> None:
         self._flushing = False
         if self._acks and self._consumer is not None:
@@ -205,12 +350,48 @@ class QueueReceiver:
             self._consumer.ack(tags)
 
 
-def make_receiver(client: Client, subscription: Subscription, router: Router) -> SubscriptionReceiver:
-    """The receiver for a subscription's destination.
+def _nothing() -> None:
+    """A mailbox has nothing to settle."""
+
+
+def _unlock(tokens: Iterable[object]) -> None:
+    """Gives up the claims on messages that a client holds: it does not want them any more."""
+    for held in tokens:
+        assert isinstance(held, Held | Copy)
+        if held.lock is not None:
+            held.lock.release()
+
+
+def make_receiver(client: Client, subscription: Subscription, taken: Set[str]) -> SubscriptionReceiver:
+    """The receiver for a subscription's destination. ``taken`` are the scopes of the client's other subscriptions.
 
     Raises :class:`~stompbridge.stomp.errors.StompError` where it can not be subscribed to.
     """
+    router = client.shared.router
     plan = router.plan(subscription)
     if isinstance(plan, MailboxPlan):
-        return MailboxReceiver(client, subscription, plan, router.hub)
-    return QueueReceiver(client, subscription, plan, router)
+        gate = None if plan.exchange == INTERNAL else _make_gate(client, _own_scope(subscription, taken))
+        return MailboxReceiver(client, subscription, plan, router.hub, gate)
+    spec = plan.spec
+    # Each message of a queue that has a name goes to one of its consumers, so that they have one history.
+    scope = _own_scope(subscription, taken) if spec.delete_on_failure else f"queue {spec.name}"
+    return QueueReceiver(client, subscription, plan, router, _make_gate(client, scope, plan.prefetch))
+
+
+def _own_scope(subscription: Subscription, taken: Set[str]) -> str:
+    """The n-th subscription to a destination: each of them has a right to the message. Not by its id, which may be
+    another in the client's next session."""
+    numbered = (f"{number} {subscription.destination}" for number in count())
+    return next(scope for scope in numbered if scope not in taken)
+
+
+def _make_gate(client: Client, scope: str, at_least: int = 0) -> Gate | None:
+    """The way to the client's history; None for a client without a name. ``at_least`` so many messages may wait."""
+    if client.named is None:
+        return None
+    limit = max(client.shared.limits.backlog, at_least)
+
+    def overflow() -> None:
+        client.fail(slow_consumer(f"{limit} messages wait for the deduplication store"))
+
+    return Gate(client.named, scope, client.shared.idempotence, limit, overflow)

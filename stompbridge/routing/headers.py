@@ -21,7 +21,7 @@ OWN_PREFIX = "x-stompbridge-"
 _LONGEST_EXPIRATION = 2**32 - 1
 
 # What these say is for the server and stays there.
-_CONSUMED = frozenset({"destination", "receipt", "transaction", "content-length"})
+_CONSUMED = frozenset({"destination", "receipt", "transaction", "content-length", "idempotency-key"})
 
 # An AMQP broker takes these as arrays of routing keys, and closes the channel over anything else.
 _ROUTING = frozenset({"CC", "BCC"})

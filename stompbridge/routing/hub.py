@@ -14,9 +14,11 @@ from typing import NamedTuple, Protocol
 
 from stompbridge.brokers.base import Broker, Done, Failure, Message
 from stompbridge.brokers.topics import TopicTrie
-from stompbridge.dedup.window import SenderWindows, Verdict
+from stompbridge.dedup.window import Verdict
 from stompbridge.routing.destinations import shown
 from stompbridge.routing.headers import message_head, message_tail
+from stompbridge.routing.identity import identity_of
+from stompbridge.routing.seen import Seen
 
 INTERNAL = "/internal"
 """The exchange name under which ``/internal/...`` destinations live; no broker is asked for it."""
@@ -31,8 +33,8 @@ class FrameKey(NamedTuple):
     """The ``subscription`` header; none for a subscription without id."""
     with_ack: bool
     """Whether an ``ack`` header is due (STOMP 1.2, ack mode other than auto)."""
-    tracked: bool
-    """Whether the receiver keeps the message until the client acknowledges it."""
+    direct: bool
+    """Whether the frame is written without further ado: nothing to be acknowledged, no history to be asked."""
 
 
 class Receiver(Protocol):
@@ -41,10 +43,10 @@ class Receiver(Protocol):
     frame_key: FrameKey
 
     def write(self, frame: bytes) -> None:
-        """Takes a shared frame that needs no acknowledgement."""
+        """Takes a shared frame; called where the frame key says ``direct``."""
 
     def deliver(self, frame: bytes, ack_id: str, message: Message) -> None:
-        """Takes a shared frame of a tracked subscription, and what NACK needs to deliver it again."""
+        """Takes a shared frame, its ack id, and what it was made of; called where it does not."""
 
 
 Tap = Callable[[Message], None]
@@ -93,13 +95,13 @@ class _Node:
 
 
 class _Mailbox:
-    """The subscriptions on one exchange, and the senders' windows of what came through it."""
+    """The subscriptions on one exchange, and what came through it."""
 
-    __slots__ = ("nodes", "type", "windows")
+    __slots__ = ("nodes", "seen", "type")
 
-    def __init__(self, exchange_type: str, windows: SenderWindows) -> None:
+    def __init__(self, exchange_type: str, seen: Seen) -> None:
         self.type = exchange_type
-        self.windows = windows
+        self.seen = seen
         self.nodes: TopicTrie[_Node] = TopicTrie(_Node)
 
     def binding_key(self, key: str) -> str:
@@ -170,7 +172,7 @@ class Hub:
         mailbox = self._mailboxes.get(exchange)
         if mailbox is None:
             exchange_type = "topic" if exchange == INTERNAL else self._broker.exchange_type(exchange) or "topic"
-            mailbox = _Mailbox(exchange_type, SenderWindows(self._window, self._history_ttl))
+            mailbox = _Mailbox(exchange_type, Seen(self._window, self._history_ttl))
             self._mailboxes[exchange] = mailbox
         return mailbox.nodes.node(mailbox.binding_key(key))
 
@@ -225,9 +227,9 @@ class Hub:
             return
         now = monotonic()
         for message in messages:
-            if message.sender is not None and "x-death" not in message.headers:
-                # With x-death the broker sends a message round again on purpose (dead-lettering).
-                verdict = mailbox.windows.check_and_record(message.sender, message.seq, now)
+            identity = identity_of(message)
+            if identity is not None:
+                verdict = mailbox.seen.check_and_record(identity, now)
                 if verdict is Verdict.DUPLICATE:
                     self.suppressed += 1
                     continue
@@ -255,9 +257,9 @@ class Hub:
         receiver.deliver(*self.encode(receiver.frame_key, message), message)
 
     def sweep(self, now: float) -> None:
-        """Forgets the windows of senders that have been silent for ``history_ttl``."""
+        """Forgets what came longer than ``history_ttl`` ago."""
         for mailbox in self._mailboxes.values():
-            mailbox.windows.sweep(now)
+            mailbox.seen.sweep(now)
 
     def _fan_out(self, nodes: Iterable[_Node], message: Message, destination: str) -> None:
         self._number += 1
@@ -272,11 +274,11 @@ class Hub:
                 frame = self._wrap(message_head(key.subscription, ack_id, key.with_ack) + tail, binary)
                 receivers = group.receivers()
                 self.deliveries += len(receivers)
-                if key.tracked:
-                    for receiver in receivers:
-                        receiver.deliver(frame, ack_id, message)
-                else:
+                if key.direct:
                     for receiver in receivers:
                         receiver.write(frame)
+                else:
+                    for receiver in receivers:
+                        receiver.deliver(frame, ack_id, message)
             for tap in node.taps:
                 tap(message)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 from stompbridge.brokers.base import Broker, Done, Failure, Message, QueueSpec
@@ -12,6 +14,7 @@ from stompbridge.routing.destinations import Destination, Kind, own_queue, parse
 from stompbridge.routing.headers import message_from_send
 from stompbridge.routing.history import QueueHistory
 from stompbridge.routing.hub import INTERNAL, Hub
+from stompbridge.routing.once import IN_FLIGHT, MISMATCH, STORE, Once, Waiting
 from stompbridge.stomp import errors
 from stompbridge.stomp.errors import StompError
 from stompbridge.stomp.session import Send, Subscription
@@ -19,6 +22,11 @@ from stompbridge.stomp.session import Send, Subscription
 # Headers of a SEND to /queue that change what is declared; without them a name that was declared once is enough.
 _DECLARING = frozenset({"durable", "auto-delete", "exclusive"})
 _DECLARED_MAX = 10_000
+_OWN_ERRORS = {
+    MISMATCH.code: errors.idempotency_mismatch,
+    IN_FLIGHT.code: errors.idempotency_in_flight,
+    STORE.code: errors.store_unavailable,
+}
 
 
 class Sender(Protocol):
@@ -53,6 +61,7 @@ class Router:
         broker: Broker,
         hub: Hub,
         application: Application,
+        once: Once,
         *,
         default_prefetch: int,
         window: int,
@@ -61,6 +70,7 @@ class Router:
         self.broker = broker
         self.hub = hub
         self._application = application
+        self._once = once
         self._default_prefetch = default_prefetch
         self._window = window
         self._history_ttl = history_ttl
@@ -84,14 +94,31 @@ class Router:
             spec = own_queue(destination, headers, subscription.id)
         return QueuePlan(spec, wanted or self._default_prefetch)
 
-    def send(self, sender: Sender, event: Send, done: Done) -> bool:
+    def send(self, sender: Sender, event: Send, done: Done, resume: Callable[[], None]) -> bool:
         """Publishes a SEND. Raises :class:`StompError` for what is wrong with the frame itself; everything that the
         broker says comes through ``done``, which may be called inside.
 
-        Returns True when later frames of the sender must wait for the answer to keep their order: a queue has to be
-        declared first.
+        Returns True when later frames of the sender must wait to keep their order, until ``resume`` is called.
         """
         message, destination = self._message(sender, event)
+        key = event.headers.get("idempotency-key")
+        if key is None:
+            return self._publish(sender, message, destination, event, done, resume)
+        if destination.kind is Kind.QUEUE:
+            # What is wrong with the frame has to be found before the store is asked.
+            sent_queue(destination, event.headers)
+        publish = partial(self._publish, sender, message, destination, event)
+        return self._once.publish(message, event, key, publish, done, resume)
+
+    def _publish(
+        self,
+        sender: Sender,
+        message: Message,
+        destination: Destination,
+        event: Send,
+        done: Done,
+        resume: Callable[[], None],
+    ) -> bool:
         message.sender = sender.sender_id
         message.seq = sender.next_seq
         if message.message_id is None:
@@ -106,8 +133,7 @@ class Router:
         elif destination.queue in self._declared and _DECLARING.isdisjoint(event.headers):
             self._publish_to_queue(message, destination, event, done)
         else:
-            self._declare_and_publish(message, destination, event, done)
-            return True
+            return self._declare_and_publish(message, destination, event, done, resume)
         return False
 
     def history(self, queue: str) -> QueueHistory:
@@ -142,30 +168,39 @@ class Router:
             message.delivery_mode = 2
         return message, destination
 
-    def _declare_and_publish(self, message: Message, destination: Destination, event: Send, done: Done) -> None:
+    def _declare_and_publish(
+        self, message: Message, destination: Destination, event: Send, done: Done, resume: Callable[[], None]
+    ) -> bool:
         spec = sent_queue(destination, event.headers)
+        waits = Waiting(resume)
 
         def declared(failure: Failure | None) -> None:
             if failure is not None:
                 done(failure)
-                return
-            self._declared[destination.queue] = None
-            if len(self._declared) > _DECLARED_MAX:
-                self._declared.popitem(last=False)
-            self.broker.publish(message, done)
+            else:
+                self._declared[destination.queue] = None
+                if len(self._declared) > _DECLARED_MAX:
+                    self._declared.popitem(last=False)
+                self.broker.publish(message, done)
+            waits.end()
 
         self.broker.declare_queue(spec, declared)
+        return waits.begun()
 
     def _publish_to_queue(self, message: Message, destination: Destination, event: Send, done: Done) -> None:
         def published(failure: Failure | None) -> None:
             if _is_unroutable(failure):
                 # Deleted since it was declared: RabbitMQ's plugin would drop the message and send a RECEIPT.
                 self._declared.pop(destination.queue, None)
-                self._declare_and_publish(message, destination, event, done)
+                self._declare_and_publish(message, destination, event, done, _nothing)
             else:
                 done(failure)
 
         self.broker.publish(message, published)
+
+
+def _nothing() -> None:
+    """Nobody waits."""
 
 
 def _is_unroutable(failure: Failure | None) -> bool:
@@ -174,6 +209,9 @@ def _is_unroutable(failure: Failure | None) -> bool:
 
 def failure_to_error(failure: Failure) -> StompError:
     """The ERROR that a client gets for what its broker refused."""
+    made = _OWN_ERRORS.get(failure.code)
+    if made is not None:
+        return made()
     if failure.code == "rejected":
         return errors.message_rejected(failure.text)
     if failure.code == "broker_unavailable":

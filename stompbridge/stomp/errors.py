@@ -256,3 +256,36 @@ def too_many_unacked(limit: int) -> StompError:
     return StompError(
         "Too many unacknowledged messages", f"No more than {limit} messages may be unacknowledged.\n", fatal=True
     )
+
+
+# Idempotence
+
+
+def taken_over(client_id: str) -> StompError:
+    """A newer session has connected under the same ``client-id``."""
+    return StompError("Session taken over", f"A newer session connected as '{client_id}'.\n", fatal=True)
+
+
+def bad_client_id(limit: int) -> StompError:
+    """A ``client-id`` that is empty or too long; ``limit`` counts bytes."""
+    return StompError("Bad CONNECT", f"'client-id' must have 1 to {limit} bytes.\n")
+
+
+def bad_idempotency_key(limit: int) -> StompError:
+    """An ``idempotency-key`` that is empty or too long; ``limit`` counts bytes."""
+    return StompError("Invalid header", f"'idempotency-key' must have 1 to {limit} bytes.\n")
+
+
+def idempotency_mismatch() -> StompError:
+    """An ``idempotency-key`` that came with another body before."""
+    return StompError("Idempotency key reused", "The idempotency-key was used for another message.\n")
+
+
+def idempotency_in_flight() -> StompError:
+    """Another attempt to send the same message has not ended in time."""
+    return StompError("Idempotency key in flight", "The message with this idempotency-key is still being sent.\n")
+
+
+def store_unavailable() -> StompError:
+    """The store that tells what was delivered and sent is out of reach."""
+    return StompError("Store unavailable", "The deduplication store is out of reach; try again later.\n")

@@ -6,13 +6,14 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from stompbridge.admin.health import BrokerProbe, Health
+from stompbridge.admin.health import BrokerProbe, Check, Health
 from stompbridge.brokers.base import Done, Failure, Message
 from stompbridge.brokers.memory import MemoryBroker
 from stompbridge.config import BrokerHealth, BrokerSettings, Exchange
 from stompbridge.routing.hub import INTERNAL, FrameKey, Hub
 
 EXCHANGE = "healthcheck.exchange.1"
+STORE = Check("store", True, "memory")
 
 
 class Broker(MemoryBroker):
@@ -34,7 +35,7 @@ class Subscriber:
     """Collects the notices on /internal/healthcheck."""
 
     def __init__(self) -> None:
-        self.frame_key = FrameKey("T_h", "h", False, False)
+        self.frame_key = FrameKey("T_h", "h", False, True)
         self.results: asyncio.Queue[dict[str, str]] = asyncio.Queue()
 
     def write(self, frame: bytes) -> None:
@@ -53,7 +54,7 @@ class Bench:
         self.hub = Hub(self.broker, lambda frame, binary: frame, "boot", 1024, 60.0)
         health = BrokerHealth(exchange=EXCHANGE, **settings)
         self.probe = BrokerProbe(health, self.broker, self.hub, "probe.node.boot")
-        self.health = Health(self.broker, self.probe)
+        self.health = Health(self.broker, self.probe, lambda: STORE)
         self.subscriber = Subscriber()
         self.hub.subscribe(INTERNAL, "healthcheck", self.subscriber, lambda failure: None)
 
@@ -135,7 +136,7 @@ async def test_without_an_exchange_nothing_is_probed() -> None:
     probe.on_broker_up()
     probe.on_broker_down("gone")
     assert probe.ok is None
-    assert [check.name for check in Health(bench.broker, probe).checks()] == ["broker", "drain"]
+    assert [check.name for check in Health(bench.broker, probe, lambda: STORE).checks()] == ["broker", "store", "drain"]
     bench.probe.stop()
     await bench.broker.stop()
 
@@ -159,7 +160,7 @@ async def test_readiness_names_its_checks(bench: Bench) -> None:
     status, _, body = bench.health.readyz("verbose")
     assert status == 200
     assert body.startswith(b"[+]broker ok: connected\n[+]probe ok: probe came back in ")
-    assert body.endswith(b"[+]drain ok: accepting\nreadyz check passed\n")
+    assert body.endswith(b"[+]store ok: memory\n[+]drain ok: accepting\nreadyz check passed\n")
     bench.health.draining = True
     status, _, body = bench.health.readyz("")
     assert status == 503

@@ -1,141 +1,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 
 import pytest
 
-from stompbridge.brokers.base import Broker, Done, Failure, Message, QueueConsumer, QueueListener, QueueSpec
-from stompbridge.brokers.memory import MemoryBroker
-from stompbridge.config import App, BrokerSettings, Exchange, Limits, Settings, Stomp
-from stompbridge.daemon import session_settings
-from stompbridge.gateway.client import Client, Shared
+from stompbridge.brokers.base import Failure, Message
+from stompbridge.config import Settings, Stomp
 from stompbridge.gateway.closing import CloseReason
-from stompbridge.gateway.connection import ws_frame
-from stompbridge.routing.application import Application
-from stompbridge.routing.hub import Hub
-from stompbridge.routing.router import Router
-
-CONNECT = b"CONNECT\naccept-version:1.2\n\n\0"
-
-
-class Connection:
-    """What a client does to its connection, in order."""
-
-    def __init__(self) -> None:
-        self.remote = "192.0.2.1:50000"
-        self.last_read = 0.0
-        self.last_write = 0.0
-        self.max_message = 0
-        self.bytes_out = 0
-        self.ping = False
-        self.reading_paused = False
-        self.writing_paused = False
-        self.pauses = 0
-        self.sent: list[str] = []
-        self.closed: tuple[CloseReason, str] | None = None
-
-    def send(self, payload: bytes) -> None:
-        assert self.closed is None
-        self.bytes_out += len(payload)
-        self.sent.append(payload.decode().replace("\0\n", ""))
-
-    def write(self, frame: bytes) -> None:
-        self.send(frame[4:] if frame[1] == 126 else frame[2:])
-
-    def close(self, reason: CloseReason, text: str = "") -> None:
-        if self.closed is None:
-            self.closed = (reason, text)
-
-    def pause_reading(self) -> None:
-        self.reading_paused = True
-        self.pauses += 1
-
-    def resume_reading(self) -> None:
-        self.reading_paused = False
-
-    def commands(self) -> list[str]:
-        return [frame.split("\n", 1)[0] for frame in self.sent if frame != "\n"]
-
-    def receipts(self) -> list[str]:
-        return [frame.split("receipt-id:")[1].strip() for frame in self.sent if frame.startswith("RECEIPT")]
-
-    def bodies(self) -> list[str]:
-        return [frame.split("\n\n", 1)[1] for frame in self.sent if frame.startswith("MESSAGE")]
-
-
-class SlowBroker(MemoryBroker):
-    """The embedded broker, but it confirms and binds when the test says so."""
-
-    def __init__(self) -> None:
-        super().__init__(BrokerSettings(exchange=(Exchange(name="chat"),)))
-        self.hold_confirms = False
-        self.hold_binds = False
-        self.stuck = False
-        self.confirms: list[Done] = []
-        self.binds: list[Done] = []
-        self.clear: list[Callable[[], None]] = []
-        self.listener: QueueListener | None = None
-
-    @property
-    def congested(self) -> bool:
-        return self.stuck
-
-    def when_clear(self, callback: Callable[[], None]) -> None:
-        self.clear.append(callback)
-
-    def publish(self, message: Message, done: Done) -> None:
-        if self.hold_confirms:
-            super().publish(message, lambda failure: None)
-            self.confirms.append(done)
-        else:
-            super().publish(message, done)
-
-    def bind(self, exchange: str, key: str, done: Done) -> None:
-        if self.hold_binds:
-            super().bind(exchange, key, lambda failure: None)
-            self.binds.append(done)
-        else:
-            super().bind(exchange, key, done)
-
-    def consume(
-        self, spec: QueueSpec, prefetch: int, listener: QueueListener, done: Callable[[QueueConsumer | Failure], None]
-    ) -> QueueConsumer:
-        self.listener = listener
-        return super().consume(spec, prefetch, listener, done)
-
-
-class World:
-    """A broker, and as many clients as a test wants."""
-
-    def __init__(self, settings: Settings, in_flight_max: int = 256) -> None:
-        self.broker = SlowBroker()
-        broker: Broker = self.broker
-        self.hub = Hub(broker, ws_frame, "boot", 1024, 60.0)
-        self.router = Router(broker, self.hub, Application(App()), default_prefetch=100, window=1024, history_ttl=60.0)
-        self.now = 0.0
-        self.shared = Shared(
-            settings, session_settings(settings), self.router, "test", in_flight_max, lambda: self.now, 0.5
-        )
-
-    def client(self, connect: bytes = CONNECT) -> tuple[Client, Connection]:
-        connection = Connection()
-        client = Client(connection, self.shared)  # type: ignore[arg-type]
-        client.on_open(connection)  # type: ignore[arg-type]
-        client.on_data(connect)
-        assert connection.commands() == (["CONNECTED"] if connect else [])
-        connection.sent.clear()
-        return client, connection
-
-    def on_mailbox_messages(self, exchange: str, messages: list[Message]) -> None:
-        self.hub.on_mailbox_messages(exchange, messages)
-
-    def on_broker_up(self) -> None: ...
-
-    def on_broker_down(self, reason: str) -> None: ...
-
-
-LIMITS = Limits(unacked=3, backlog=2, connect_timeout=5.0)
+from stompbridge.stomp.errors import bad_command
+from tests.gateway.world import LIMITS, World, acks, frame
 
 
 @pytest.fixture
@@ -144,15 +18,6 @@ async def world() -> AsyncIterator[World]:
     await world.broker.start(world)  # type: ignore[arg-type]
     yield world
     await world.broker.stop()
-
-
-def frame(command: str, body: str = "", **headers: object) -> bytes:
-    lines = "".join(f"{name.replace('_', '-')}:{value}\n" for name, value in headers.items())
-    return f"{command}\n{lines}\n{body}\0".encode()
-
-
-def acks(connection: Connection) -> list[str]:
-    return [line[4:] for sent in connection.sent for line in sent.split("\n") if line.startswith("ack:")]
 
 
 async def test_a_host_that_is_not_served_is_refused_and_the_client_may_try_again(world: World) -> None:
@@ -352,7 +217,7 @@ async def test_prefetch_bounds_what_a_mailbox_subscription_holds(world: World) -
     client.on_data(frame("SUBSCRIBE", id="s", destination="/topic/a", ack="client-individual", prefetch_count=1))
     sender, _ = world.client()
     for number in range(3):
-        sender.on_data(frame("SEND", number, destination="/topic/a"))
+        sender.on_data(frame("SEND", str(number), destination="/topic/a"))
     assert connection.bodies() == ["0"]
     client.on_data(frame("ACK", id=acks(connection)[0]))
     assert connection.bodies() == ["0", "1"]
@@ -365,7 +230,7 @@ async def test_a_backlog_beyond_its_bound_ends_the_session(world: World) -> None
     client.on_data(frame("SUBSCRIBE", id="s", destination="/topic/a", ack="client", prefetch_count=1))
     sender, _ = world.client()
     for number in range(5):
-        sender.on_data(frame("SEND", number, destination="/topic/a"))
+        sender.on_data(frame("SEND", str(number), destination="/topic/a"))
     assert connection.bodies() == ["0"]
     assert connection.commands()[-1] == "ERROR"
     assert connection.closed is not None
@@ -378,7 +243,7 @@ async def test_too_many_unacknowledged_messages_end_the_session(world: World, de
     client.on_data(frame("SUBSCRIBE", id="s", destination=destination, ack="client"))
     sender, _ = world.client()
     for number in range(5):
-        sender.on_data(frame("SEND", number, destination=destination))
+        sender.on_data(frame("SEND", str(number), destination=destination))
         await asyncio.sleep(0)
     assert connection.bodies() == ["0", "1", "2"]
     assert connection.closed == (CloseReason.SLOW_CONSUMER, "Too many unacknowledged messages")
@@ -474,5 +339,49 @@ async def test_nothing_is_answered_after_the_end(world: World) -> None:
     client.on_data(frame("SUBSCRIBE", id="s", destination="/topic/a", ack="client"))
     client.on_lost(CloseReason.CLIENT_LOST)
     client.on_lost(CloseReason.CLIENT_LOST)
+    client.fail(bad_command("NONSENSE"))
     world.hub.on_mailbox_messages("amq.topic", [Message("amq.topic", "a", b"x")])
     assert connection.sent == []
+
+
+async def test_a_frame_that_is_refused_is_told_with_its_receipt(world: World) -> None:
+    client, connection = world.client()
+    client.on_data(frame("ACK", id="nonsense", receipt="r"))
+    assert connection.commands() == ["ERROR"]
+    assert "receipt-id:r" in connection.sent[0]
+
+
+async def test_a_queue_that_does_not_exist_ends_the_session(world: World) -> None:
+    client, connection = world.client()
+    client.on_data(frame("SUBSCRIBE", id="s", destination="/amq/queue/none", receipt="r"))
+    assert connection.commands() == ["ERROR"]
+    assert "receipt-id:r" in connection.sent[0]
+    assert connection.closed == (CloseReason.STOMP_ERROR, "not_found")
+
+
+async def test_a_queues_message_is_not_taken_for_a_connection_that_closes(world: World) -> None:
+    client, connection = world.client()
+    client.on_data(frame("SUBSCRIBE", id="s", destination="/queue/a"))
+    client.on_writable()
+    client.on_data(frame("SEND", "x", destination="/queue/a"))
+    connection.close(CloseReason.PING_LOST)
+    for _ in range(3):
+        await asyncio.sleep(0)
+    client.on_lost(CloseReason.PING_LOST)
+    assert connection.bodies() == []
+    assert world.queued("a") == 1
+
+
+async def test_consumers_of_a_queue_that_was_silent_for_long_have_one_history_again(world: World) -> None:
+    clients = [world.client() for _ in range(2)]
+    listeners = []
+    for client, _ in clients:
+        client.on_data(frame("SUBSCRIBE", id="s", destination="/queue/a"))
+        assert world.broker.listener is not None
+        listeners.append(world.broker.listener)
+    for seq in range(2):
+        listeners[0].on_queue_message(Message("", "a", b"x", sender="someone", seq=seq), seq)
+        if seq == 0:
+            world.router.sweep(float("inf"))
+    listeners[1].on_queue_message(Message("", "a", b"x", sender="someone", seq=1, redelivered=True), 2)
+    assert [connection.bodies() for _, connection in clients] == [["x", "x"], []]

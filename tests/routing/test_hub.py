@@ -7,8 +7,8 @@ import pytest
 from stompbridge.brokers.base import Done, Failure, Message
 from stompbridge.routing.hub import INTERNAL, FrameKey, Hub
 
-AUTO = FrameKey("T_a", "a", False, False)
-CLIENT = FrameKey("T_a", "a", True, True)
+AUTO = FrameKey("T_a", "a", False, True)
+CLIENT = FrameKey("T_a", "a", True, False)
 
 
 class ScriptedBroker:
@@ -141,7 +141,7 @@ def test_a_refused_bind_removes_a_tap(hub: Hub, broker: ScriptedBroker) -> None:
 
 def test_receivers_with_the_same_subscription_id_share_one_frame(hub: Hub, broker: ScriptedBroker) -> None:
     receivers = [subscribed(hub, broker, "t", "k") for _ in range(3)]
-    other = subscribed(hub, broker, "t", "k", Recorder(FrameKey("T_b", "b", False, False)))
+    other = subscribed(hub, broker, "t", "k", Recorder(FrameKey("T_b", "b", False, True)))
     hub.on_mailbox_messages("t", [message()])
     assert len({id(receiver.frames[0]) for receiver in receivers}) == 1
     assert b"subscription:a\n" in receivers[0].frames[0]

@@ -4,8 +4,11 @@ import pytest
 
 from stompbridge.brokers.base import Done, Failure, Message, QueueSpec
 from stompbridge.config import App, Route
+from stompbridge.dedup.memory import MemoryStore
+from stompbridge.dedup.store import StoreOptions
 from stompbridge.routing.application import Application
 from stompbridge.routing.hub import INTERNAL, Hub
+from stompbridge.routing.once import Once
 from stompbridge.routing.router import MailboxPlan, QueuePlan, Router, failure_to_error
 from stompbridge.stomp.errors import StompError
 from stompbridge.stomp.session import AckMode, Send, Subscription
@@ -33,6 +36,7 @@ class Client:
         self.sender_id = "session-x"
         self.next_seq = 0
         self.answers: list[Failure | None] = []
+        self.resumed: list[bool] = []
 
 
 ROUTE = Route(
@@ -44,6 +48,9 @@ ROUTE = Route(
 )
 
 
+ONCE = Once(MemoryStore(StoreOptions(window=64, history_ttl=60.0, lock_ttl=10.0, idempotency_window=60.0)), hold=False)
+
+
 @pytest.fixture
 def broker() -> ScriptedBroker:
     return ScriptedBroker()
@@ -53,7 +60,7 @@ def broker() -> ScriptedBroker:
 def router(broker: ScriptedBroker) -> Router:
     hub = Hub(broker, lambda frame, binary: frame, "boot", 1024, 60.0)  # type: ignore[arg-type]
     application = Application(App(route=(ROUTE,)))
-    return Router(broker, hub, application, default_prefetch=100, window=1024, history_ttl=60.0)  # type: ignore[arg-type]
+    return Router(broker, hub, application, ONCE, default_prefetch=100, window=1024, history_ttl=60.0)  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -64,7 +71,7 @@ def client() -> Client:
 def send(router: Router, client: Client, destination: str, body: bytes = b"{}", **headers: str) -> bool:
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     event = Send(destination, {"destination": destination, **named}, body, None)
-    return router.send(client, event, client.answers.append)
+    return router.send(client, event, client.answers.append, lambda: client.resumed.append(True))
 
 
 def subscription(destination: str, **headers: str) -> Subscription:
@@ -105,7 +112,13 @@ def test_a_route_without_persistence_leaves_the_choice_to_the_client(
 ) -> None:
     route = Route(destination="/app/x", exchange="chat", routing_key="x")
     router = Router(
-        router.broker, router.hub, Application(App(route=(route,))), default_prefetch=1, window=64, history_ttl=1.0
+        router.broker,
+        router.hub,
+        Application(App(route=(route,))),
+        ONCE,
+        default_prefetch=1,
+        window=64,
+        history_ttl=1.0,
     )
     send(router, client, "/app/x")
     send(router, client, "/app/x", persistent="true")
@@ -116,7 +129,9 @@ def test_a_queue_is_declared_before_its_first_send_only(router: Router, broker: 
     assert send(router, client, "/queue/q")
     assert broker.published == []
     assert broker.declared[0][0].name == "q"
+    assert client.resumed == []
     broker.declared[0][1](None)
+    assert client.resumed == [True]
     assert len(broker.published) == 1
     assert not send(router, client, "/queue/q")
     assert len(broker.published) == 2

@@ -147,7 +147,8 @@ class Wire:
             raise WireError(f"{self.where}: no answer within {within:g} s") from None
         except ProbableAuthenticationError as problem:
             raise WireError(f"{self.where}: login refused for user {self.user!r} ({_cause(problem)})") from None
-        except (AMQPError, OSError, ValueError, error) as problem:
+        except (AMQPError, OSError, ValueError, error, StopAsyncIteration) as problem:
+            # StopAsyncIteration is aiormq's word for a connection that ends between two frames of the handshake.
             reason = self._explained or _cause(problem)
             await self.close(0)
             raise WireError(f"{self.where}: {reason}") from None
@@ -341,6 +342,8 @@ def _cause(problem: BaseException) -> str:
     """An exception's text for people, on one line."""
     if isinstance(problem, ConnectionRefusedError) or "Connect call failed" in str(problem):
         return "connection refused"
+    if isinstance(problem, StopAsyncIteration):
+        return "the connection was lost"
     text = " ".join(str(part) for part in problem.args) or type(problem).__name__
     if isinstance(problem, ssl.SSLError):
         text = problem.reason or text
