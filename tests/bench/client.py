@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import uuid
 from collections.abc import Sequence
 from typing import cast
 
@@ -68,8 +69,10 @@ class Client(asyncio.Protocol):
         ack: str = "auto",
         heartbeat: str = "0,0",
         stagger: int = 0,
+        named: bool = False,
     ) -> None:
-        """``stagger`` spreads the sampled deliveries over the clients: the first one sampled is the ``stagger``-th."""
+        """``stagger`` spreads the sampled deliveries over the clients: the first one sampled is the ``stagger``-th.
+        A ``named`` client has a history that outlives its session (``client-id``)."""
         self.tally = tally
         self.connect = wire.client_frame(
             wire.stomp(
@@ -80,6 +83,7 @@ class Client(asyncio.Protocol):
                     "login": "guest",
                     "passcode": "guest",
                     "heart-beat": heartbeat,
+                    **({"client-id": uuid.uuid4().hex} if named else {}),
                 },
             )
         )

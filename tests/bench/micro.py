@@ -227,7 +227,7 @@ def amqp() -> list[Piece]:
 class Silent:
     """A receiver that drops everything, and the broker behind it."""
 
-    frame_key = FrameKey("T_0", "0", False, False)
+    frame_key = FrameKey("T_0", "0", False, True)
 
     def write(self, frame: bytes) -> None:
         pass

@@ -32,6 +32,8 @@ class Target:
     port: int
     path: str
     groups: dict[str, tuple[int, ...]]
+    named: bool = False
+    """Whether the receivers name themselves, so that each delivery is claimed from the deduplication store."""
 
 
 @dataclass(frozen=True)
@@ -133,7 +135,7 @@ class _Traffic:
 
 async def _messages(target: Target, work: Work, seconds: float, result: Result) -> None:
     tally = Tally(sample_every=max(1, round(_deliveries_expected(work, seconds) / MOST_SAMPLES)))
-    traffic, clients = _make_traffic(work, tally)
+    traffic, clients = _make_traffic(target, work, tally)
     try:
         await open_all(clients, target.port, target.path)
         await _warm_up(traffic)
@@ -170,14 +172,17 @@ def _deliveries_expected(work: Work, seconds: float) -> float:
     return work.rate * seconds * (work.clients if work.kind == "fanout" else 1)
 
 
-def _make_traffic(work: Work, tally: Tally) -> tuple[_Traffic, list[Client]]:
+def _make_traffic(target: Target, work: Work, tally: Tally) -> tuple[_Traffic, list[Client]]:
     if work.kind == "fanout":
         room = "/exchange/amq.topic/bench.all"
-        receivers = [Client(tally, room, room, stagger=index) for index in range(work.clients)]
+        receivers = [Client(tally, room, room, stagger=index, named=target.named) for index in range(work.clients)]
         sender = Client(tally, room)
         return _Traffic(tally, [sender], receivers, work.clients, FANOUT_WINDOW), [sender, *receivers]
     ack = "client" if work.kind == "rooms-ack" else "auto"
-    clients = [Client(tally, room, room, ack=ack, stagger=index) for index, room in enumerate(_rooms(work.clients))]
+    clients = [
+        Client(tally, room, room, ack=ack, stagger=index, named=target.named)
+        for index, room in enumerate(_rooms(work.clients))
+    ]
     return _Traffic(tally, clients, clients, 1, ROOMS_WINDOW), clients
 
 

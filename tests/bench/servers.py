@@ -17,8 +17,9 @@ from types import TracebackType
 from tests.bench.scenarios import Target
 from tests.support.ports import free_port
 from tests.support.rabbitmq import RabbitMQ
+from tests.support.redis import Redis
 
-TARGETS = ("stompbridge", "webstomp", "memory")
+TARGETS = ("stompbridge", "webstomp", "memory", "named", "named-redis")
 START_TIMEOUT = 30.0
 STOP_TIMEOUT = 15.0
 ROOT = Path(__file__).parents[2]
@@ -36,6 +37,8 @@ port = {admin}
 kind = "{kind}"
 {urls}
 bind_linger = "0s"
+[dedup]
+{dedup}
 """
 
 
@@ -49,12 +52,14 @@ class Servers:
     """Context manager: starts what the targets need, and ends it. ``stompbridge`` and ``webstomp`` share RabbitMQ."""
 
     def __init__(self, targets: list[str], python: str = sys.executable) -> None:
-        """``memory`` is stompbridge with its embedded broker."""
+        """``memory`` is stompbridge with its embedded broker. ``named`` and ``named-redis`` are stompbridge whose
+        clients name themselves, with their histories in the process or in Redis."""
         self.targets: dict[str, Target] = {}
         self._names = targets
         self._python = python
         self._folder = Path()
         self._rabbitmq: RabbitMQ | None = None
+        self._redis: Redis | None = None
         self._bridges: list[subprocess.Popen[bytes]] = []
 
     def __enter__(self) -> Servers:
@@ -74,23 +79,33 @@ class Servers:
     def _start(self) -> None:
         url = ""
         beam: tuple[int, ...] = ()
-        if {"stompbridge", "webstomp"} & set(self._names):
+        if set(self._names) - {"memory"}:
             self._rabbitmq = RabbitMQ(plugins=["rabbitmq_web_stomp"])
             self._rabbitmq.start()
             url, beam = self._rabbitmq.url, (self._rabbitmq.pid,)
             self.targets["webstomp"] = Target("webstomp", self._rabbitmq.web_stomp_port, "/ws", {"rabbitmq": beam})
         if "stompbridge" in self._names:
-            port, pid = self._start_bridge("rabbitmq", url)
+            port, pid = self._start_bridge("stompbridge", url)
             self.targets["stompbridge"] = Target("stompbridge", port, "/ws", {"bridge": (pid,), "rabbitmq": beam})
         if "memory" in self._names:
             port, pid = self._start_bridge("memory", "")
             self.targets["memory"] = Target("memory", port, "/ws", {"bridge": (pid,)})
+        if "named" in self._names:
+            port, pid = self._start_bridge("named", url)
+            self.targets["named"] = Target("named", port, "/ws", {"bridge": (pid,), "rabbitmq": beam}, named=True)
+        if "named-redis" in self._names:
+            self._redis = Redis()
+            self._redis.start()
+            dedup = f'store = "redis"\nredis_url = "{self._redis.url}"'
+            port, pid = self._start_bridge("named-redis", url, dedup)
+            groups = {"bridge": (pid,), "rabbitmq": beam, "redis": (self._redis.pid,)}
+            self.targets["named-redis"] = Target("named-redis", port, "/ws", groups, named=True)
 
-    def _start_bridge(self, kind: str, url: str) -> tuple[int, int]:
+    def _start_bridge(self, name: str, url: str, dedup: str = "") -> tuple[int, int]:
         port, admin = free_port(), free_port()
-        config, log = self._folder / f"{kind}.toml", self._folder / f"{kind}.log"
-        urls = f'urls = ["{url}"]' if url else ""
-        config.write_text(_CONFIG.format(port=port, admin=admin, kind=kind, urls=urls))
+        config, log = self._folder / f"{name}.toml", self._folder / f"{name}.log"
+        kind, urls = ("rabbitmq", f'urls = ["{url}"]') if url else ("memory", "")
+        config.write_text(_CONFIG.format(port=port, admin=admin, kind=kind, urls=urls, dedup=dedup))
         with log.open("wb") as output:
             process = subprocess.Popen(
                 [self._python, "-m", "stompbridge", "serve", "--config", str(config)],
@@ -121,6 +136,9 @@ class Servers:
         if self._rabbitmq is not None:
             self._rabbitmq.remove()
             self._rabbitmq = None
+        if self._redis is not None:
+            self._redis.remove()
+            self._redis = None
         shutil.rmtree(self._folder, ignore_errors=True)
 
 
