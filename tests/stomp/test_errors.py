@@ -130,6 +130,12 @@ OURS = [
     (errors.message_rejected("The queue is full."), "Message rejected", False),
     (errors.slow_consumer("Too much waits."), "Slow consumer", True),
     (errors.too_many_unacked(5), "Too many unacknowledged messages", True),
+    (errors.taken_over("tablet"), "Session taken over", True),
+    (errors.bad_client_id(255), "Bad CONNECT", False),
+    (errors.bad_idempotency_key(255), "Invalid header", False),
+    (errors.idempotency_mismatch(), "Idempotency key reused", False),
+    (errors.idempotency_in_flight(), "Idempotency key in flight", False),
+    (errors.store_unavailable(), "Store unavailable", False),
 ]
 
 
