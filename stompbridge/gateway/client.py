@@ -20,6 +20,7 @@ from stompbridge.brokers.base import Failure
 from stompbridge.dedup.store import Receiver
 from stompbridge.gateway.closing import CloseReason
 from stompbridge.gateway.connection import Connection, ws_frame
+from stompbridge.gateway.gate import Settling
 from stompbridge.gateway.shared import Shared
 from stompbridge.gateway.subscriptions import SubscriptionReceiver, make_receiver
 from stompbridge.routing.router import failure_to_error
@@ -294,14 +295,14 @@ class Client:
         self._receipt(event.receipt)
 
     def _on_settle(self, event: Settle) -> None:
-        self._settle(event)
-        self._receipt(event.receipt)
-
-    def _settle(self, event: Settle) -> None:
+        """The receipt comes when the history of a client that has named itself is written."""
+        self._in_flight += 1
+        settling = Settling(partial(self._on_sent, event.receipt, False, None))
         for tag, deliveries in _by_tag(event.deliveries).items():
             receiver = self._receivers.get(tag)
             if receiver is not None:
-                receiver.settle(deliveries, event.ack, event.requeue)
+                receiver.settle(deliveries, event.ack, event.requeue, settling)
+        settling.settled()
 
     def _on_commit(self, event: Commit) -> None:
         """The transaction's frames take effect now, in their order and not atomically, as in RabbitMQ."""

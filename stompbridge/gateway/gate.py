@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from stompbridge.brokers.base import Message
-from stompbridge.dedup.store import Lock, Receiver, Refusal, Store
+from stompbridge.dedup.store import Lock, Receiver, Refusal, Settled, Store
 from stompbridge.routing.identity import identity_of
 
 Grant = Callable[[Message, Lock | None], None]
@@ -33,6 +33,27 @@ class Idempotence:
     in_doubt: int = 0
     bypassed: int = 0
     """Messages that were delivered, or published, without the store's word."""
+
+
+class Settling:
+    """Calls back once everything that was begun is settled, whether or not it took effect."""
+
+    __slots__ = ("_done", "_open")
+
+    def __init__(self, done: Callable[[], None]) -> None:
+        self._done = done
+        self._open = 1
+
+    def begin(self) -> Settled:
+        """To be called when one thing more is settled."""
+        self._open += 1
+        return self.settled
+
+    def settled(self, effect: bool = True) -> None:
+        """One of them is settled, or, called once at the end, everything was begun."""
+        self._open -= 1
+        if not self._open:
+            self._done()
 
 
 class _Item:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from stompbridge.brokers.base import Done, Failure, Message, QueueConsumer
 from stompbridge.dedup.store import Lock
-from stompbridge.gateway.gate import Gate
+from stompbridge.gateway.gate import Gate, Settling
 from stompbridge.routing.history import Copy, QueueHistory
 from stompbridge.routing.hub import INTERNAL, FrameKey, Hub
 from stompbridge.routing.router import MailboxPlan, QueuePlan, Router
@@ -36,8 +36,8 @@ class SubscriptionReceiver(Protocol):
         """Takes nothing more, and gives back what the client has not acknowledged. ``in_doubt``: its session ends,
         and the next one is to be told that the client may have seen that."""
 
-    def settle(self, deliveries: Sequence[Delivery], ack: bool, requeue: bool) -> None:
-        """The client's ACK or NACK."""
+    def settle(self, deliveries: Sequence[Delivery], ack: bool, requeue: bool, settling: Settling) -> None:
+        """The client's ACK or NACK. ``settling`` waits for what the store makes of it."""
 
     def on_writable(self) -> None:
         """The client reads again."""
@@ -146,7 +146,7 @@ class MailboxReceiver:
         elif held.lock is not None:
             held.lock.release()
 
-    def settle(self, deliveries: Sequence[Delivery], ack: bool, requeue: bool) -> None:
+    def settle(self, deliveries: Sequence[Delivery], ack: bool, requeue: bool, settling: Settling) -> None:
         self._outstanding -= len(deliveries)
         again = not ack and requeue
         for delivery in deliveries:
@@ -154,9 +154,9 @@ class MailboxReceiver:
             assert isinstance(held, Held)
             if held.lock is not None:
                 if again:
-                    held.lock.release()
+                    held.lock.release(settling.begin())
                 else:
-                    held.lock.commit()
+                    held.lock.commit(settling.begin())
             if again:
                 self._hub.redeliver(self, held.message)
         limit = self._plan.prefetch
@@ -311,7 +311,7 @@ class QueueReceiver:
     def on_queue_cancelled(self, failure: Failure | None) -> None:
         self._client.subscription_ended(self)
 
-    def settle(self, deliveries: Sequence[Delivery], ack: bool, requeue: bool) -> None:
+    def settle(self, deliveries: Sequence[Delivery], ack: bool, requeue: bool, settling: Settling) -> None:
         history = self._history
         assert history is not None
         by_consumer: dict[QueueConsumer, list[int]] = {}
@@ -326,9 +326,9 @@ class QueueReceiver:
             if copy.lock is None:
                 continue
             if ack or not requeue:
-                copy.lock.commit()
+                copy.lock.commit(settling.begin())
             else:
-                copy.lock.release()
+                copy.lock.release(settling.begin())
         for consumer, tags in by_consumer.items():
             if ack:
                 consumer.ack(tags)
