@@ -12,6 +12,7 @@ import pytest
 from stompbridge.brokers.base import Failure, Message, QueueListener
 from stompbridge.brokers.queues import MemoryConsumer
 from stompbridge.config import Dedup, Limits, Settings
+from stompbridge.dedup.store import Settled
 from stompbridge.gateway.client import CLIENT_ID_MAX, Client
 from stompbridge.gateway.closing import CloseReason
 from tests.gateway.world import Connection, World, acks, frame
@@ -839,3 +840,15 @@ async def test_what_a_commit_did_not_come_to_acknowledge_goes_back_with_its_subs
     assert world.store.locks("alice") == 0
     world.store.catch_up()
     assert connection.commands()[1:] == ["ERROR", "RECEIPT"]
+
+
+async def test_the_receipt_of_an_ack_waits_for_the_store(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept: list[Settled] = []
+    monkeypatch.setattr("stompbridge.dedup.memory._MemoryLock.commit", lambda _lock, done: kept.append(done))
+    client, connection = world.client(NAMED)
+    client.on_data(frame("SUBSCRIBE", id="s", destination="/topic/a", ack="client"))
+    client.on_data(frame("SEND", "x", destination="/topic/a"))
+    client.on_data(frame("ACK", id=acks(connection)[0], receipt="r"))
+    assert connection.receipts() == []
+    kept.pop()(True)
+    assert connection.receipts() == ["r"]
