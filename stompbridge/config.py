@@ -6,22 +6,19 @@ written ``"10s"`` and ``"64KiB"``.
 
 from __future__ import annotations
 
-import ipaddress
-import os
 import re
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Literal
-from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta, Struct, field
 from msgspec.structs import replace
 
-from stompbridge import config_file
-from stompbridge.config_file import ConfigError, problem, show_duration, show_size
+from stompbridge import __version__, config_file
+from stompbridge.config_file import ConfigError, problem
 
 __all__ = ["ConfigError", "default_toml", "load", "show"]
 
@@ -33,6 +30,7 @@ Duration = Annotated[float, Meta(ge=0, le=366 * 86400.0, title="duration")]
 Size = Annotated[int, Meta(ge=0, le=2**40, title="size")]
 Port = Annotated[int, Meta(ge=0, le=65535)]
 Count = Annotated[int, Meta(ge=1, le=2**31 - 1)]
+Secret = Annotated[str, Meta(title="secret")]
 
 
 class Section(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
@@ -49,6 +47,21 @@ class Listen(Section, frozen=True, kw_only=True):
     """Exact origins that may connect. Empty: the page's origin must be this server's own. Requests without an
     ``Origin`` header are not from a browser and pass."""
     backlog: Count = 1024
+    reuse_port: bool = False
+    """Share the port with other processes of this machine that set it, too; the kernel spreads connections over
+    them."""
+    tls_cert: str = ""
+    """A PEM file with the certificate and its chain; with it, clients speak TLS (``wss``). A relative path starts at
+    the configuration file's folder."""
+    tls_key: str = ""
+    """The PEM file of its private key."""
+    trusted_proxies: tuple[str, ...] = ()
+    """Networks whose word about a client's address counts: the PROXY protocol or ``X-Forwarded-For``."""
+    proxy_protocol: bool = False
+    """Every connection begins with a PROXY header (version 1 or 2); those from other than ``trusted_proxies`` are
+    closed."""
+    compression: bool = False
+    """Offer permessage-deflate, without context takeover either way."""
 
 
 class Admin(Section, frozen=True, kw_only=True):
@@ -74,15 +87,18 @@ class Stomp(Section, frozen=True, kw_only=True):
     """Close after every ERROR, as the specification has it, and not only where RabbitMQ closes."""
     hosts: tuple[str, ...] = ()
     """Accepted values of CONNECT's ``host`` header; empty: any."""
+    server: str = f"stompbridge/{__version__}"
+    """What CONNECTED calls the server; some clients look for ``RabbitMQ/``. Empty: it has no such header."""
 
 
 class Exchange(Section, frozen=True, kw_only=True):
     name: str
     type: Literal["topic", "direct", "fanout", "headers"] = "topic"
     durable: bool = True
-    bind: Literal["key", "all"] = "key"
+    bind: Literal["auto", "key", "all"] = "auto"
     """``key`` binds each subscribed key; ``all`` binds every message to every node once, so that subscribing
-    costs the broker nothing (topic exchanges)."""
+    costs the broker nothing (topic exchanges); ``auto`` binds each key, and for a while every message where many
+    subscribe at once (topic exchanges; ``key`` with others, and with clients' own logins)."""
 
 
 class BrokerSettings(Section, frozen=True, kw_only=True):
@@ -180,6 +196,8 @@ class Limits(Section, frozen=True, kw_only=True):
     subscriptions: Count = 1000
     transactions: Count = 16
     transaction_frames: Count = 1024
+    transaction_bytes: Size = 16 * 1024 * 1024
+    """Headers and bodies of the frames in all open transactions of a session together."""
     unacked: Count = 10_000
     """Messages a session may hold without acknowledging."""
     backlog: Count = 10_000
@@ -188,6 +206,21 @@ class Limits(Section, frozen=True, kw_only=True):
     """Unsent bytes at which a client that does not read is closed."""
     send_timeout: Duration = 30.0
     """How long a client may leave bytes unread before it is closed."""
+    connections: Count = 50_000
+    """Sockets in all."""
+    connections_per_address: Annotated[int, Meta(ge=0)] = 0
+    """Sockets of one client address; 0: any number."""
+    connections_per_user: Annotated[int, Meta(ge=0)] = 0
+    """Sessions of one authenticated user on this node; 0: any number."""
+    pending: Count = 20_000
+    """Sockets whose client has not been accepted yet (CONNECT), in all."""
+    pending_per_address: Count = 5_000
+    message_rate: Annotated[int, Meta(ge=0)] = 0
+    """SENDs a second that a session may keep up; beyond it the socket is not read for a while. 0: any number."""
+    byte_rate: Size = 0
+    """The same for the bytes of their bodies."""
+    rate_patience: Duration = 30.0
+    """A session that keeps exceeding a rate for that long gets an ERROR and is closed."""
     open_timeout: Duration = 10.0
     """TCP connect to the end of the WebSocket handshake."""
     connect_timeout: Duration = 10.0
@@ -195,6 +228,97 @@ class Limits(Section, frozen=True, kw_only=True):
     close_timeout: Duration = 5.0
     ping_interval: Duration = 30.0
     """WebSocket pings for clients without STOMP heart-beats; unanswered for twice that long, they are closed."""
+
+
+class Jwt(Section, frozen=True, kw_only=True):
+    """Tokens signed by somebody else. Of the three sources of keys exactly one is given."""
+
+    key_file: str = ""
+    """A PEM public key, or the shared secret of the HS algorithms."""
+    jwks_file: str = ""
+    jwks_url: str = ""
+    jwks_refresh: Duration = 600.0
+    """How often the keys are read anew. When that fails, the ones at hand are kept."""
+    algorithms: tuple[
+        Literal[
+            "HS256",
+            "HS384",
+            "HS512",
+            "RS256",
+            "RS384",
+            "RS512",
+            "PS256",
+            "PS384",
+            "PS512",
+            "ES256",
+            "ES384",
+            "ES512",
+            "EdDSA",
+        ],
+        ...,
+    ] = ("RS256", "ES256", "EdDSA")
+    audience: str = ""
+    issuer: str = ""
+    leeway: Duration = 0.0
+    user_claim: str = "sub"
+    groups_claim: str = "groups"
+    connect_headers: tuple[str, ...] = ("authorization", "token", "passcode")
+    """CONNECT headers that may hold the token, tried in turn; a leading ``Bearer`` is dropped."""
+    cookie: str = ""
+    """The cookie of the upgrade request that may hold it; empty: none does."""
+
+
+class HttpAuth(Section, frozen=True, kw_only=True):
+    """A webhook that says who a client is."""
+
+    url: str = ""
+    timeout: Duration = 2.0
+    cache: Duration = 30.0
+    """How long an answer holds for the same credentials."""
+    forward_headers: tuple[str, ...] = ("cookie", "authorization")
+    """Headers of the upgrade request that it is told."""
+
+
+class Auth(Section, frozen=True, kw_only=True):
+    """Who may connect."""
+
+    backend: Literal["none", "static", "rabbitmq", "jwt", "http"] = "none"
+    default_login: str = ""
+    default_passcode: Secret = ""
+    """For a CONNECT without ``login`` or ``passcode``; empty: such a client is refused."""
+    default_passcode_file: str = ""
+    """File that holds it; wins over ``default_passcode``."""
+    users_file: str = ""
+    """``static``: the users, TOML. A relative path starts at the configuration file's folder, and is absolute once
+    loaded."""
+    failures: Count = 10
+    """Refused CONNECTs of one address, or for one login, within ``failure_window``, after which more are refused
+    unseen."""
+    failure_window: Duration = 60.0
+    virtual_host: str = "/"
+    """``rabbitmq``: where a client goes that names no ``host``."""
+    virtual_hosts: dict[str, str] = field(default_factory=dict)
+    """``rabbitmq``: the virtual host behind a ``host`` header; one that is not listed is taken as it is."""
+    link_linger: Duration = 30.0
+    """``rabbitmq``: how long a login's connection to RabbitMQ outlives its last client."""
+    max_links: Count = 500
+    """``rabbitmq``: logins that may be connected at a time."""
+    jwt: Jwt = field(default_factory=Jwt)
+    http: HttpAuth = field(default_factory=HttpAuth)
+
+
+Action = Literal["subscribe", "send", "durable", "queue-name", "queue-arguments", "temp-queue"]
+
+
+class AclRule(Section, frozen=True, kw_only=True):
+    """One rule of who may do what where. The first that fits decides."""
+
+    allow: tuple[Action, ...] = ()
+    deny: tuple[Action, ...] = ()
+    destinations: tuple[str, ...]
+    users: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
+    """A rule that names neither users nor groups is for nobody; ``users = ["*"]`` is for all."""
 
 
 def default_node() -> str:
@@ -218,6 +342,9 @@ class Settings(Section, frozen=True, kw_only=True):
     app: App = field(default_factory=App)
     dedup: Dedup = field(default_factory=Dedup)
     health: Health = field(default_factory=Health)
+    auth: Auth = field(default_factory=Auth)
+    acl: tuple[AclRule, ...] = ()
+    """Without any rule, everybody who gets in may do anything."""
     limits: Limits = field(default_factory=Limits)
 
 
@@ -232,19 +359,30 @@ def load(path: Path | None, environ: Mapping[str, str], overrides: Mapping[str, 
     )
     settings = msgspec.convert(loaded.values, Settings)
     folder = path.parent if path is not None else Path()
-    secrets = {"broker.urls_file": settings.broker.urls_file, "dedup.redis_url_file": settings.dedup.redis_url_file}
+    secrets = {
+        "broker.urls_file": settings.broker.urls_file,
+        "dedup.redis_url_file": settings.dedup.redis_url_file,
+        "auth.default_passcode_file": settings.auth.default_passcode_file,
+    }
     for key, file in secrets.items():
         if not file:
             continue
         try:
-            urls = _read_urls(folder / file)
+            text = config_file.read_private(folder / file)
+            if key == "broker.urls_file":
+                settings = replace(settings, broker=replace(settings.broker, urls=_urls(text)))
+            elif key == "dedup.redis_url_file":
+                settings = replace(settings, dedup=replace(settings.dedup, redis_url=_urls(text)[0]))
+            else:
+                settings = replace(settings, auth=replace(settings.auth, default_passcode=_passcode(text)))
         except ValueError as error:
             raise ConfigError(problem(loaded.source(key), key, file, str(error))) from None
-        if key == "broker.urls_file":
-            settings = replace(settings, broker=replace(settings.broker, urls=urls))
-        else:
-            settings = replace(settings, dedup=replace(settings.dedup, redis_url=urls[0]))
-    problems = [problem(loaded.source(key), key, value, text) for key, value, text in _inconsistencies(settings)]
+    settings = replace(
+        settings, auth=_auth_with_paths(settings.auth, folder), listen=_listen_with_paths(settings.listen, folder)
+    )
+    from stompbridge.config_checks import inconsistencies  # which builds on the types above
+
+    problems = [problem(loaded.source(key), key, value, text) for key, value, text in inconsistencies(settings)]
     if problems:
         raise ConfigError("\n".join(problems))
     return settings
@@ -260,152 +398,31 @@ def show(settings: Settings) -> str:
     return config_file.dump(settings)
 
 
-def _read_urls(path: Path) -> tuple[str, ...]:
-    try:
-        with path.open(encoding="utf-8") as file:
-            if os.fstat(file.fileno()).st_mode & 0o004:
-                raise ValueError("can be read by everybody on this machine: chmod o-rwx")
-            lines = [line.strip() for line in file]
-    except OSError as error:
-        raise ValueError(f"cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise ValueError("is not UTF-8 text") from None
+def _urls(text: str) -> tuple[str, ...]:
+    lines = [line.strip() for line in text.splitlines()]
     urls = tuple(line for line in lines if line and not line.startswith("#"))
     if not urls:
         raise ValueError("holds no URL")
     return urls
 
 
-Inconsistency = tuple[str, object, str]
-"""A key path, its value, and what is wrong with it."""
+def _passcode(text: str) -> str:
+    lines = text.splitlines()
+    if len(lines) != 1 or not lines[0]:
+        raise ValueError("must hold one line, the passcode")
+    return lines[0]
 
 
-def _inconsistencies(settings: Settings) -> Iterator[Inconsistency]:
-    if not re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", settings.node):
-        yield "node", settings.node, "must be 1 to 64 letters, digits, '_', '.' or '-'"
-    yield from _check_listeners(settings)
-    yield from _check_durations(settings)
-    yield from _check_sizes(settings)
-    yield from _check_broker(settings.broker)
-    for index, route in enumerate(settings.app.route):
-        if not route.destination.startswith("/app/"):
-            yield f"app.route[{index}].destination", route.destination, "must start with /app/"
-        elif any(other.destination == route.destination for other in settings.app.route[:index]):
-            yield f"app.route[{index}].destination", route.destination, "has a route already"
+def _auth_with_paths(auth: Auth, folder: Path) -> Auth:
+    key_file, jwks_file = _path(auth.jwt.key_file, folder), _path(auth.jwt.jwks_file, folder)
+    jwt = replace(auth.jwt, key_file=key_file, jwks_file=jwks_file)
+    return replace(auth, users_file=_path(auth.users_file, folder), jwt=jwt)
 
 
-def _check_listeners(settings: Settings) -> Iterator[Inconsistency]:
-    listen, admin = settings.listen, settings.admin
-    if not re.fullmatch(r"/[^\s?#]*", listen.path):
-        yield "listen.path", listen.path, 'must start with "/" and hold no space, "?" or "#"'
-    for index, origin in enumerate(listen.allowed_origins):
-        if origin != "null" and not re.fullmatch(r"[a-z][a-z0-9+.-]*://[^\s/?#*A-Z]+", origin):
-            yield (
-                f"listen.allowed_origins[{index}]",
-                origin,
-                'must be an origin as browsers send it: "https://chat.example" or "http://localhost:3000", '
-                "in lower case, without a path",
-            )
-    hosts = {"listen.host": listen.host}
-    if admin.enabled:
-        hosts["admin.host"] = admin.host
-        if listen.port == admin.port != 0 and listen.host == admin.host:
-            yield "admin.port", admin.port, "is listen.port too; they must differ"
-    for key, host in hosts.items():
-        if not host:
-            yield key, host, 'must not be empty; "0.0.0.0" or "::" stands for all addresses'
-        elif not settings.insecure and not _is_loopback(host):
-            yield (
-                key,
-                host,
-                "can be reached from other machines while nothing authenticates clients; "
-                f'set {key} = "127.0.0.1" and put a proxy in front, or set insecure = true to allow it',
-            )
+def _listen_with_paths(listen: Listen, folder: Path) -> Listen:
+    return replace(listen, tls_cert=_path(listen.tls_cert, folder), tls_key=_path(listen.tls_key, folder))
 
 
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
-
-
-def _check_durations(settings: Settings) -> Iterator[Inconsistency]:
-    broker, limits, health = settings.broker, settings.limits, settings.health.broker
-    positive = {
-        "broker.connect_timeout": broker.connect_timeout,
-        "broker.reconnect_max": broker.reconnect_max,
-        "broker.mailbox_expires": broker.mailbox_expires,
-        "dedup.history_ttl": settings.dedup.history_ttl,
-        "dedup.lock_ttl": settings.dedup.lock_ttl,
-        "dedup.idempotency_window": settings.dedup.idempotency_window,
-        "health.broker.interval": health.interval,
-        "health.broker.timeout": health.timeout,
-        "limits.send_timeout": limits.send_timeout,
-        "limits.open_timeout": limits.open_timeout,
-        "limits.connect_timeout": limits.connect_timeout,
-        "limits.close_timeout": limits.close_timeout,
-        "limits.ping_interval": limits.ping_interval,
-    }
-    for key, value in positive.items():
-        if value < 0.001:
-            yield key, show_duration(value), 'must be at least "1ms"'
-    # A heart-beat interval is a short in AMQP 0-9-1 (connection.tune), x-expires a long; an hour is beyond any use.
-    highest = {
-        "stomp.heartbeat_send": (settings.stomp.heartbeat_send, 3600.0),
-        "stomp.heartbeat_receive": (settings.stomp.heartbeat_receive, 3600.0),
-        "broker.heartbeat": (broker.heartbeat, 65535.0),
-        "broker.mailbox_expires": (broker.mailbox_expires, 49 * 86400.0),
-    }
-    for key, (value, limit) in highest.items():
-        if value > limit:
-            yield key, show_duration(value), f'must be at most "{show_duration(limit)}"'
-    if broker.heartbeat != int(broker.heartbeat):
-        yield "broker.heartbeat", show_duration(broker.heartbeat), "must be whole seconds"
-    if health.timeout > health.interval:
-        yield "health.broker.timeout", show_duration(health.timeout), "must not be longer than health.broker.interval"
-
-
-def _check_sizes(settings: Settings) -> Iterator[Inconsistency]:
-    limits = settings.limits
-    lowest = {
-        "limits.frame": limits.frame,
-        "limits.frame_before_connect": limits.frame_before_connect,
-        "limits.header_bytes": limits.header_bytes,
-        "limits.send_buffer": limits.send_buffer,
-    }
-    for key, value in lowest.items():
-        if value < 1024:
-            yield key, show_size(value), 'must be at least "1KiB"'
-    if limits.frame_before_connect > limits.frame:
-        size = show_size(limits.frame_before_connect)
-        yield "limits.frame_before_connect", size, "must not be larger than limits.frame"
-    if settings.broker.mailbox_max_bytes < limits.frame:
-        size = show_size(settings.broker.mailbox_max_bytes)
-        text = "must be at least limits.frame: RabbitMQ would drop a message of that size"
-        yield "broker.mailbox_max_bytes", size, text
-
-
-def _check_broker(broker: BrokerSettings) -> Iterator[Inconsistency]:
-    if not broker.urls:
-        yield "broker.urls", broker.urls, "must name at least one URL"
-    for index, url in enumerate(broker.urls):
-        if not _is_amqp_url(url):
-            key = broker.urls_file or "broker.urls"
-            yield f"{key}[{index}]", url, 'must be a URL such as "amqp://user:password@host:5672/vhost"'
-    for index, exchange in enumerate(broker.exchange):
-        key = f"broker.exchange[{index}]"
-        if not 1 <= len(exchange.name.encode()) <= 255:
-            yield f"{key}.name", exchange.name, "must have 1 to 255 bytes"
-        if any(other.name == exchange.name for other in broker.exchange[:index]):
-            yield f"{key}.name", exchange.name, "is there already"
-        if exchange.bind == "all" and exchange.type != "topic":
-            yield f"{key}.bind", exchange.bind, 'is for topic exchanges; this one needs "key"'
-
-
-def _is_amqp_url(url: str) -> bool:
-    try:
-        parts = urlsplit(url)
-        return parts.scheme in ("amqp", "amqps") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        return False
+def _path(file: str, folder: Path) -> str:
+    """A file's path as the process can open it."""
+    return str((folder / file).absolute()) if file else ""

@@ -2,7 +2,7 @@
 
 Knows nothing of particular settings: the model is any tree of :class:`msgspec.Struct` types. A number type whose
 ``Meta`` title is ``duration`` is written ``"10s"`` (or in seconds), one with the title ``size`` ``"64KiB"`` (or in
-bytes).
+bytes). A text with the title ``secret`` is shown to nobody.
 """
 
 from __future__ import annotations
@@ -10,18 +10,21 @@ from __future__ import annotations
 import difflib
 import json
 import math
+import os
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 from msgspec import inspect
 
 DURATIONS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 SIZES = {"B": 1, "kB": 1000, "MB": 1000**2, "GB": 1000**3, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
+HIDDEN = "***"
+"""What stands for a secret."""
 _UNITS_OF_SIZE = {unit.lower(): factor for unit, factor in SIZES.items()}
 
 # What Kubernetes sets in every container for a Service called "stompbridge" or "stompbridge-admin".
@@ -110,6 +113,19 @@ def dump(table: msgspec.Struct) -> str:
     return "\n".join(_dump(table, "")) + "\n"
 
 
+def read_private(path: Path) -> str:
+    """The text of a file of secrets. :class:`ValueError` when it cannot be had, or everybody can have it."""
+    try:
+        with path.open(encoding="utf-8") as file:
+            if os.fstat(file.fileno()).st_mode & 0o004:
+                raise ValueError("can be read by everybody on this machine: chmod o-rwx")
+            return file.read()
+    except OSError as error:
+        raise ValueError(f"cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ValueError("is not UTF-8 text") from None
+
+
 def show_value(value: object) -> str:
     """``value`` as TOML writes it."""
     if isinstance(value, bool):
@@ -172,6 +188,8 @@ def _dump_leaf(kind: Any, value: Any) -> str:
         return show_value(show_duration(value))
     if title == "size":
         return show_value(show_size(value))
+    if title == "secret":
+        return show_value(HIDDEN if value else "")
     return show_value(redact(value))
 
 
@@ -215,10 +233,20 @@ def _leaves(model: type[msgspec.Struct], path: str = "") -> Iterator[str]:
             yield path + name
 
 
+def _secrets(model: type[msgspec.Struct], path: str = "") -> Iterator[str]:
+    for name, kind in _fields(model).items():
+        table = _table(kind)
+        if table is not None:
+            yield from _secrets(table, f"{path}{name}.")
+        elif _unwrap(inspect.type_info(kind))[1] == "secret":
+            yield path + name
+
+
 class _Reader:
     def __init__(self, model: type[msgspec.Struct]) -> None:
         self._model = model
         self._leaves = list(_leaves(model))
+        self._secrets = frozenset(_secrets(model))
         self._inputs: dict[str, Input] = {}
         self.problems: list[str] = []
         self.sources: dict[str, str] = {}
@@ -297,14 +325,16 @@ class _Reader:
     def _convert(self, kind: Any, value: object, path: str, source: str) -> object:
         base, title = _unwrap(inspect.type_info(kind))
         if isinstance(base, inspect.VarTupleType):
-            return self._convert_list(base, value, path, source)
+            return self._convert_list(base, get_args(kind)[0], value, path, source)
         try:
             return msgspec.convert(_number(value, title), kind)
         except (msgspec.ValidationError, ValueError):
-            self._refuse(source, path, value, _expectation(base, title, value))
+            self._refuse(source, path, HIDDEN if title == "secret" else value, _expectation(base, title, value))
             return None
 
-    def _convert_list(self, kind: inspect.VarTupleType, value: object, path: str, source: str) -> object:
+    def _convert_list(
+        self, kind: inspect.VarTupleType, item_kind: Any, value: object, path: str, source: str
+    ) -> object:
         item_type = kind.item_type
         if not isinstance(value, list):
             example = "{ ... }" if isinstance(item_type, inspect.StructType) else '"..."'
@@ -314,7 +344,7 @@ class _Reader:
             return [
                 self._convert_entry(item_type, entry, f"{path}[{index}]", source) for index, entry in enumerate(value)
             ]
-        return [self._convert(str, entry, f"{path}[{index}]", source) for index, entry in enumerate(value)]
+        return [self._convert(item_kind, entry, f"{path}[{index}]", source) for index, entry in enumerate(value)]
 
     def _convert_entry(self, kind: inspect.StructType, value: object, path: str, source: str) -> object:
         fields = {item.name: item for item in msgspec.structs.fields(kind.cls)}
@@ -340,6 +370,8 @@ class _Reader:
             elsewhere = {leaf: leaf.rpartition(".")[2] for leaf in self._leaves}
             near = [leaf for leaf, short in elsewhere.items() if short == last][:1]
             near = near or difflib.get_close_matches(path, self._leaves, n=1, cutoff=0.7)
+        if near and near[0] in self._secrets:
+            value = HIDDEN
         self._refuse(source, path, value, "no such key" + (f"; did you mean {near[0]}?" if near else ""))
 
     def _refuse(self, source: str, path: str, value: object, text: str) -> None:
@@ -350,7 +382,7 @@ def _number(value: object, title: str) -> object:
     """``value`` in seconds or bytes where ``title`` asks for it; :class:`ValueError` for text that is neither."""
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError
-    if not title or not isinstance(value, str):
+    if title not in ("duration", "size") or not isinstance(value, str):
         return value
     match = re.fullmatch(r"(\d{1,15}(?:\.\d{1,9})?) ?([A-Za-z]+)", value)
     if match is None:

@@ -3,13 +3,15 @@ from __future__ import annotations
 import subprocess
 import sys
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from argon2 import PasswordHasher
 from click.testing import CliRunner, Result
 
 import stompbridge
-from stompbridge import __version__, config
+from stompbridge import __version__, cli, config
 from stompbridge.cli import main
 
 
@@ -20,7 +22,8 @@ class Daemon:
         self.settings: list[config.Settings] = []
         self.code = 0
 
-    def run(self, settings: config.Settings) -> int:
+    def run(self, settings: config.Settings, load: Callable[[], config.Settings]) -> int:
+        assert load() == settings
         self.settings.append(settings)
         return self.code
 
@@ -62,14 +65,14 @@ def test_flags(fake: Daemon) -> None:
     settings = served(
         fake,
         *("--listen", "0.0.0.0:9000", "--admin", "[::1]:9001", "--node", "n1", "--insecure"),
-        *("--broker-url", "amqp://u:p@one", "--broker-url", "amqp://u:p@two"),
+        *("--broker-url", "amqp://one", "--broker-url", "amqp://u@two"),
         *("--log-level", "debug", "--log-format", "json", "--set", "limits.frame=1MiB", "--set", "stomp.hosts = ['a']"),
     )
     assert (settings.listen.host, settings.listen.port) == ("0.0.0.0", 9000)
     assert (settings.admin.host, settings.admin.port) == ("::1", 9001)
     assert (settings.node, settings.insecure) == ("n1", True)
     assert settings.broker.kind == "rabbitmq"
-    assert settings.broker.urls == ("amqp://u:p@one", "amqp://u:p@two")
+    assert settings.broker.urls == ("amqp://one", "amqp://u@two")
     assert (settings.log.level, settings.log.format) == ("debug", "json")
     assert settings.limits.frame == 2**20
     assert settings.stomp.hosts == ("a",)
@@ -99,7 +102,13 @@ def test_file_and_environment(fake: Daemon, tmp_path: Path) -> None:
         (["--listen", "0.0.0.0:80"], "insecure = true"),
         (["--config", "/none.toml"], "stompbridge: /none.toml: cannot be read: No such file or directory"),
         (["--set", "limits.frme=1"], "did you mean limits.frame?"),
-        (["--broker-url", "http://u:secret@h"], 'broker.urls[0] = "http://u:***@h"'),
+        (["--broker-url", "http://h"], 'broker.urls[0] = "http://h": must be a URL'),
+        (["--broker-url", "amqp://u:secret@h"], "variable STOMPBRIDGE_BROKER__URLS, or broker.urls_file"),
+        (["--broker-url", "amqp://h", "--broker-url", "amqp://u:secret@h"], "broker.urls_file"),
+        (["--set", "broker.urls=['amqp://u:secret@h']"], "broker.urls_file"),
+        (["--set", "dedup.redis_url=redis://:secret@h"], "STOMPBRIDGE_DEDUP__REDIS_URL, or dedup.redis_url_file"),
+        (["--set", "auth.default_passcode=secret"], "STOMPBRIDGE_AUTH__DEFAULT_PASSCODE, or auth.default_passcode_fi"),
+        (["--set", "auth.http.url=https://u:secret@h"], "AUTH__HTTP__URL, or auth.http.url in the configuration file"),
         (["--log-level", "loud"], 'log.level = "loud": must be one of'),
     ],
 )
@@ -164,3 +173,41 @@ def test_as_a_module() -> None:
     assert done.returncode == 2
     assert "is not HOST:PORT" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("typed", ["s3cret\n", "s3cret\r\n", "s3cret", "s3cret\nanother line\n"])
+def test_users_hash(typed: str) -> None:
+    result = CliRunner().invoke(main, ["users", "hash"], input=typed)
+    assert result.exit_code == 0
+    line = tomllib.loads(result.stdout)
+    assert line.keys() == {"password"}
+    assert PasswordHasher().verify(line["password"], "s3cret")
+    assert "s3cret" not in result.output
+
+
+def test_users_hash_asks_twice_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cli, "_on_a_terminal", lambda: True)
+    result = CliRunner().invoke(main, ["users", "hash"], input="s3cret\ntypo\ns3cret\ns3cret\n")
+    assert result.exit_code == 0
+    assert result.stderr.count("Password") == 2
+    assert PasswordHasher().verify(tomllib.loads(result.stdout)["password"], "s3cret")
+
+
+@pytest.mark.parametrize(("typed", "text"), [(b"", "is empty"), (b"\n", "is empty"), (b"\xff\n", "is not UTF-8 text")])
+def test_no_password_to_hash(typed: bytes, text: str) -> None:
+    result = CliRunner().invoke(main, ["users", "hash"], input=typed)
+    assert result.exit_code == 2
+    assert result.stderr == f"stompbridge: the password {text}\n"
+    assert result.stdout == ""
+
+
+def test_config_check_reads_the_users_and_keys(tmp_path: Path) -> None:
+    path = tmp_path / "bridge.toml"
+    path.write_text("[auth]\nbackend = 'static'\nusers_file = 'users.toml'")
+    result = invoke("config", "check", "--config", str(path))
+    assert result.exit_code == 2
+    assert result.stderr == f"stompbridge: {tmp_path}/users.toml: cannot be read: No such file or directory\n"
+    users = tmp_path / "users.toml"
+    users.touch(0o600)
+    users.write_text("[users.alice]\n" + CliRunner().invoke(main, ["users", "hash"], input="x").stdout)
+    assert invoke("config", "check", "--config", str(path)).stdout == "The configuration is valid.\n"

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stompbridge import config, config_file
@@ -275,6 +275,10 @@ def test_unreadable_files(tmp_path: Path, write: Write) -> None:
         ({"broker.urls": '["guest:secret@h"]'}, 'broker.urls[0] = "guest:***@h"'),
         ({"broker.exchange": "[{name = ''}]"}, 'broker.exchange[0].name = "": must have 1 to 255 bytes'),
         ({"broker.exchange": "[{name = 'a'}, {name = 'a'}]"}, 'broker.exchange[1].name = "a": is there already'),
+        (
+            {"broker.exchange": "[{name = 'stompbridge.user'}]"},
+            'broker.exchange[0].name = "stompbridge.user": is declared by the bridge itself, for /user',
+        ),
         ({"broker.exchange": "[{name = 'a', type = 'direct', bind = 'all'}]"}, "broker.exchange[0].bind"),
         (
             {"app.route": "[{destination = '/topic/a', exchange = 'e', routing_key = 'k'}]"},
@@ -391,6 +395,7 @@ def test_sizes_round_trip(size: int) -> None:
     )
 
 
+@settings(deadline=None)
 @given(
     st.dictionaries(
         st.sampled_from(["listen.port", "limits.frame", "stomp.hosts", "broker.exchange", "log.level"]), st.text()
