@@ -6,8 +6,19 @@ returns the error; raising it, or carrying it in an event, is the caller's choic
 
 from __future__ import annotations
 
-DESTINATION_TYPES = ("/exchange", "/topic", "/queue", "/amq/queue", "/reply-queue/", "/app", "/internal")
+DESTINATION_TYPES = (
+    "/temp-queue",
+    "/exchange",
+    "/topic",
+    "/queue",
+    "/amq/queue",
+    "/reply-queue/",
+    "/app",
+    "/user",
+    "/internal",
+)
 """What a destination may start with, as the "Unknown destination" error lists it."""
+_ERLANG = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r"})
 
 
 class StompError(Exception):
@@ -76,6 +87,26 @@ def bad_host(host: str) -> StompError:
     return StompError("Bad CONNECT", f"Virtual host '{host}' access denied")
 
 
+def bad_connect(text: str) -> StompError:
+    """A CONNECT that is refused, for reasons that ``text`` tells as far as a client may know them."""
+    return StompError("Bad CONNECT", text)
+
+
+def auth_unavailable() -> StompError:
+    """What knows the users does not answer."""
+    return StompError("Bad CONNECT", "Credentials cannot be checked at present. Try again later.\n", fatal=True)
+
+
+def too_many_sessions(user: str) -> StompError:
+    """A user with as many sessions as one may have."""
+    return StompError("Bad CONNECT", f"Connection refused: connection limit of user '{user}' reached\n")
+
+
+def session_expired() -> StompError:
+    """The credentials are not valid any longer."""
+    return StompError("Session expired", "The credentials have expired. Connect again with new ones.\n", fatal=True)
+
+
 def connect_timeout() -> StompError:
     """No CONNECT within the time allowed."""
     return StompError("Connect timeout", "No CONNECT frame arrived in time.\n", fatal=True)
@@ -92,6 +123,12 @@ def processing_error(detail: str) -> StompError:
 def missing_destination(command: str) -> StompError:
     """SEND or SUBSCRIBE without a ``destination``."""
     return StompError("Missing destination", f"\"{command}\" must include a 'destination' header\n")
+
+
+def access_refused(destination: str, user: str) -> StompError:
+    """The access rules do not let ``user`` do this."""
+    text = f"ACCESS_REFUSED - access to destination '{destination}' refused for user '{user}'"
+    return StompError("access_refused", text, fatal=True)
 
 
 def blank_destination() -> StompError:
@@ -211,8 +248,8 @@ def missing_transaction(command: str) -> StompError:
 
 
 def bad_transaction(transaction: str) -> StompError:
-    """A transaction that was not begun."""
-    return StompError("Bad transaction", f'Invalid transaction identifier: "{transaction}"\n')
+    """A transaction that was not begun. It is shown as Erlang writes a string."""
+    return StompError("Bad transaction", f'Invalid transaction identifier: "{transaction.translate(_ERLANG)}"\n')
 
 
 def too_many_transactions(limit: int) -> StompError:
@@ -256,6 +293,11 @@ def too_many_unacked(limit: int) -> StompError:
     return StompError(
         "Too many unacknowledged messages", f"No more than {limit} messages may be unacknowledged.\n", fatal=True
     )
+
+
+def too_fast(detail: str) -> StompError:
+    """The client keeps sending faster than it may."""
+    return StompError("Rate limit exceeded", f"{detail}\n", fatal=True)
 
 
 # Idempotence

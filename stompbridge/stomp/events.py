@@ -92,6 +92,16 @@ class Commit:
 
 
 @dataclass(slots=True)
+class Keep:
+    """A SEND in a transaction, to be answered by :meth:`ServerSession.keep` or, where it could not be served, by
+    :meth:`ServerSession.error`: not only COMMIT tells that a destination is wrong. No receipt follows."""
+
+    send: Send
+    transaction: str
+    receipt: str | None
+
+
+@dataclass(slots=True)
 class Done:
     """There is nothing to do but the receipt: BEGIN, ABORT, and what a transaction keeps for its COMMIT."""
 
@@ -111,4 +121,4 @@ class Refused:
     receipt: str | None
 
 
-Event = Connect | Send | Subscribe | Unsubscribe | Settle | Commit | Done | Disconnect | Refused
+Event = Connect | Send | Keep | Subscribe | Unsubscribe | Settle | Commit | Done | Disconnect | Refused

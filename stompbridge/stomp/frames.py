@@ -39,7 +39,9 @@ def escape(text: str) -> str:
 
     NUL has no escape and ends a frame for some clients, so it is left out.
     """
-    return text.replace("\\", "\\\\").replace("\n", "\\n").replace(":", "\\c").replace("\r", "\\r").replace("\0", "")
+    if "\\" in text or "\n" in text or ":" in text or "\r" in text or "\0" in text:
+        text = text.replace("\\", "\\\\").replace("\n", "\\n").replace(":", "\\c").replace("\r", "\\r").replace("\0", "")
+    return text
 
 
 def unescape(text: str, version: Version) -> str:

@@ -96,10 +96,14 @@ class FrameParser:
             return self._read_body(self._frame, self._begin, self._length)
         except StompError as error:
             self._failed = error
-            self._buffer = b""
-            self._start = 0
-            self._frame = None
+            self.clear()
             raise
+
+    def clear(self) -> None:
+        """Drops what waits for the rest of its frame, or to be asked for."""
+        self._buffer = b""
+        self._start = self._scan = 0
+        self._frame = None
 
     def _read_frame(self) -> Frame | None:
         buffer = self._buffer

@@ -8,11 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
-from functools import partial
-from itertools import takewhile
-from operator import is_not
 
 from . import errors, heartbeat
+from .acknowledgement import Unacknowledged
 from .errors import StompError
 from .events import (
     AckMode,
@@ -22,6 +20,7 @@ from .events import (
     Disconnect,
     Done,
     Event,
+    Keep,
     Refused,
     Send,
     Settle,
@@ -43,6 +42,7 @@ __all__ = [
     "Disconnect",
     "Done",
     "Event",
+    "Keep",
     "Refused",
     "Send",
     "ServerSession",
@@ -92,7 +92,8 @@ state to CLOSED; any other leaves the state as it is.
 """
 
 _ACK_MODES = {mode.value: mode for mode in AckMode}
-_BOOLEANS = {"true": True, "True": True, "false": False, "False": False}
+_TRUE = ("true", "True")
+_FALSE = ("false", "False")
 _VERSIONS = (Version.V12, Version.V11, Version.V10)
 _SUPPORTED = "1.0,1.1,1.2"
 _CONNECTING = ("CONNECT", "STOMP")
@@ -113,7 +114,7 @@ class SessionSettings:
     max_subscriptions: int
     max_transactions: int
     max_transaction_frames: int
-    max_transaction_bytes: int = 16 * 1024 * 1024
+    max_transaction_bytes: int
 
 
 class ServerSession:
@@ -126,10 +127,10 @@ class ServerSession:
     __slots__ = (
         "_connect",
         "_parser",
-        "_released",
         "_row",
         "_settings",
         "_transactions",
+        "_unacknowledged",
         "heartbeat",
         "session_id",
         "state",
@@ -144,9 +145,8 @@ class ServerSession:
         self.version = Version.V12
         self.heartbeat = HeartBeat()
         self.subscriptions: dict[str, Subscription] = {}
-        self.unacked: dict[str, Delivery] = {}
-        # By tag of an ended subscription: the last message that went back with it.
-        self._released: dict[str, str] = {}
+        self._unacknowledged = Unacknowledged(settings.max_subscriptions)
+        self.unacked = self._unacknowledged.waiting
         self._settings = settings
         self._parser = FrameParser(settings.max_frame_before_connect, settings.max_headers, settings.max_header_bytes)
         self._row = TRANSITIONS[self.state]
@@ -193,9 +193,9 @@ class ServerSession:
     # Answers
 
     def accept(self, server: str, extra: Iterable[tuple[str, str]] = ()) -> bytes:
-        """CONNECTED, with ``server`` as the server's name and ``extra`` headers; the :class:`Connect` takes effect.
+        """CONNECTED; the :class:`Connect` takes effect. ``server`` is the server's name, which it need not have.
 
-        ``extra`` is written as it is and so may not contain line ends.
+        ``extra`` headers are written as they are and so may not contain line ends.
         """
         connect = self._connect
         if connect is None:
@@ -206,7 +206,7 @@ class ServerSession:
         self.heartbeat = connect.heartbeat
         self._parser.max_frame = self._settings.max_frame
         headers = [
-            ("server", server),
+            *([("server", server)] if server else ()),
             ("session", self.session_id),
             ("heart-beat", connect.heartbeat.header),
             ("version", connect.version.value),
@@ -237,6 +237,11 @@ class ServerSession:
         headers.append(("content-length", str(len(body))))
         return encode("ERROR", headers, body)
 
+    def keep(self, event: Keep) -> None:
+        """Keeps the SEND of a :class:`Keep` for COMMIT. Raises :class:`~stompbridge.stomp.errors.StompError` where
+        there is no such transaction, or it exceeds a bound."""
+        self._transactions.add(event.transaction, event.send)
+
     def track(self, ack_id: str, subscription: Subscription, token: object) -> Delivery:
         """Remembers a message that was sent until the client acknowledges it with ``ack_id``."""
         delivery = self.unacked[ack_id] = Delivery(subscription, ack_id, token)
@@ -245,15 +250,14 @@ class ServerSession:
     def forget(self, tag: str) -> list[Delivery]:
         """Drops a subscription that the server ended or never began; returns its unacknowledged deliveries."""
         subscription = self.subscriptions.pop(tag, None)
-        released = [delivery for delivery in self.unacked.values() if delivery.subscription is subscription]
-        for delivery in released:
-            del self.unacked[delivery.ack_id]
-        if released:
-            self._released.pop(tag, None)
-            self._released[tag] = released[-1].ack_id
-            if len(self._released) > self._settings.max_subscriptions:
-                del self._released[next(iter(self._released))]
-        return released
+        return [] if subscription is None else self._unacknowledged.release(subscription)
+
+    def end(self) -> None:
+        """The connection is gone: lets go of what came and of what was sent, and takes no more."""
+        self._become(State.CLOSED)
+        self._transactions.clear()
+        self._parser.clear()
+        self.unacked.clear()
 
     # State
 
@@ -294,8 +298,7 @@ class ServerSession:
         transaction = headers.get("transaction")
         if transaction is None:
             return send
-        self._transactions.add(transaction, send)
-        return Done(None)
+        return Keep(send, transaction, send.receipt)
 
     def _on_subscribe(self, frame: Frame) -> Event:
         headers = frame.headers
@@ -335,7 +338,7 @@ class ServerSession:
         return self._settle(frame, True, False)
 
     def _on_nack(self, frame: Frame) -> Event:
-        return self._settle(frame, False, _boolean(frame.headers, "requeue", True))
+        return self._settle(frame, False, frame.headers.get("requeue") not in _FALSE)
 
     def _on_begin(self, frame: Frame) -> Event:
         self._transactions.begin(_transaction_of(frame))
@@ -347,7 +350,7 @@ class ServerSession:
             if isinstance(action, Send):
                 actions.append(action)
             elif self.unacked.get(action.delivery.ack_id) is action.delivery:
-                actions.append(Settle(self._take(action.delivery), action.ack, action.requeue, None))
+                actions.append(Settle(self._unacknowledged.take(action.delivery), action.ack, action.requeue, None))
         return Commit(actions, frame.headers.get("receipt"))
 
     def _on_abort(self, frame: Frame) -> Event:
@@ -359,56 +362,20 @@ class ServerSession:
         self._transactions.clear()
         return Disconnect(frame.headers.get("receipt"))
 
-    # Acknowledgement
-
     def _settle(self, frame: Frame, ack: bool, requeue: bool) -> Event:
         headers = frame.headers
-        name = "id" if self.version is Version.V12 else "message-id"
-        ack_id = headers.get(name)
-        if ack_id is None:
-            raise errors.missing_ack_header(frame.command, name)
-        delivery = self.unacked.get(ack_id)
-        if delivery is None:
-            raise self._not_waiting(frame.command, name, ack_id)
         transaction = headers.get("transaction")
+        try:
+            delivery = self._unacknowledged.find(frame, self.version, self.subscriptions)
+        except StompError as error:
+            # As in RabbitMQ's plugin, where a channel that breaks comes after all that the plugin itself looks at.
+            if error.fatal and transaction is not None:
+                self._transactions.check(transaction)
+            raise
         if transaction is None:
-            return Settle(self._take(delivery), ack, requeue, headers.get("receipt"))
+            return Settle(self._unacknowledged.take(delivery), ack, requeue, headers.get("receipt"))
         self._transactions.add(transaction, Acknowledgement(delivery, ack, requeue))
         return Done(headers.get("receipt"))
-
-    def _take(self, delivery: Delivery) -> list[Delivery]:
-        """Takes out what the acknowledgement of ``delivery`` stands for. In mode ``client`` that is all that was sent
-        before it as well, whatever subscription it was sent to: RabbitMQ's plugin has one channel for them all."""
-        unacked = self.unacked
-        taken: list[Delivery] = []
-        if delivery.subscription.ack is AckMode.CLIENT:
-            taken.extend(takewhile(partial(is_not, delivery), unacked.values()))
-        taken.append(delivery)
-        for each in taken:
-            del unacked[each.ack_id]
-        return taken
-
-    def _not_waiting(self, command: str, header: str, ack_id: str) -> StompError:
-        # An identifier is a tag, which may contain the separator, a session and a number.
-        parts = ack_id.rsplit("@@", 2)
-        if len(parts) < 3:
-            return errors.invalid_ack_header(command, header)
-        tag, _, number = parts
-        if not (number.isdigit() and number.isascii()):
-            return errors.processing_error(f"'{header}' must end with a number.")
-        if tag not in self.subscriptions or self._was_released(tag, number):
-            return errors.subscription_not_found(ack_id)
-        return errors.unknown_delivery_tag(number)
-
-    def _was_released(self, tag: str, number: str) -> bool:
-        """Whether a message went back with an earlier subscription of the same id: its late ACK harms nobody."""
-        last = self._released.get(tag)
-        return last is not None and _number_before_or_at(number, last.rpartition("@")[2])
-
-
-def _number_before_or_at(number: str, last: str) -> bool:
-    # Compared as digits: int() refuses thousands of them with an error of its own.
-    return (len(number), number) <= (len(last), last)
 
 
 def _transaction_of(frame: Frame) -> str:
@@ -418,19 +385,9 @@ def _transaction_of(frame: Frame) -> str:
     return transaction
 
 
-def _boolean(headers: Mapping[str, str], name: str, default: bool) -> bool:
-    text = headers.get(name)
-    if text is None:
-        return default
-    value = _BOOLEANS.get(text)
-    if value is None:
-        raise errors.processing_error(f"'{name}' must be true or false.")
-    return value
-
-
 def _require_id_if_durable(headers: Mapping[str, str]) -> None:
-    durable = _boolean(headers, "durable", False) or _boolean(headers, "persistent", False)
-    if durable and "id" not in headers:
+    # What is neither true nor false is an error of the destination, where the header has a meaning at all.
+    if "id" not in headers and (headers.get("durable") in _TRUE or headers.get("persistent") in _TRUE):
         raise errors.durable_needs_id()
 
 

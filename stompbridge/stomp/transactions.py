@@ -45,11 +45,15 @@ class Transactions:
             raise errors.too_many_transactions(self._max_open)
         self._open[id] = _Transaction()
 
+    def check(self, id: str) -> None:
+        """Only looks whether there is such a transaction."""
+        if id not in self._open:
+            raise errors.bad_transaction(id)
+
     def add(self, id: str, action: Send | Acknowledgement) -> None:
         """Keeps one action for COMMIT."""
-        transaction = self._open.get(id)
-        if transaction is None:
-            raise errors.bad_transaction(id)
+        self.check(id)
+        transaction = self._open[id]
         if len(transaction.actions) >= self._max_frames:
             raise errors.transaction_too_large(self._max_frames, "frames")
         size = _size(action)
@@ -60,10 +64,8 @@ class Transactions:
 
     def end(self, id: str) -> list[Send | Acknowledgement]:
         """Closes a transaction; returns what it held, in order."""
-        transaction = self._open.pop(id, None)
-        if transaction is None:
-            raise errors.bad_transaction(id)
-        return transaction.actions
+        self.check(id)
+        return self._open.pop(id).actions
 
     def clear(self) -> None:
         """Drops all of them."""

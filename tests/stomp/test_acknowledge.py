@@ -10,7 +10,7 @@ import pytest
 from stompbridge.stomp import errors
 from stompbridge.stomp.errors import StompError
 from stompbridge.stomp.frames import Version
-from stompbridge.stomp.session import Commit, Delivery, Done, Refused, Send, Settle, Subscription
+from stompbridge.stomp.session import Commit, Delivery, Done, Keep, Refused, Send, Settle, Subscription
 
 MakePeer = Callable[..., Any]
 TRANSACTION_COMMANDS = ["BEGIN", "COMMIT", "ABORT"]
@@ -46,6 +46,7 @@ def deliver(peer: Any, subscription: Subscription, number: int) -> Delivery:
         ("ACK", ["requeue:true"], True, False),
         ("NACK", [], False, True),
         ("NACK", ["requeue:true"], False, True),
+        ("NACK", ["requeue:perhaps"], False, True),
         ("NACK", ["requeue:false"], False, False),
         ("NACK", ["requeue:False"], False, False),
     ],
@@ -149,16 +150,6 @@ def test_the_memory_of_ended_subscriptions_is_bounded(make_peer: MakePeer) -> No
     assert_refused(peer.command("ACK", "id:T_a@@session-1@@1"), errors.unknown_delivery_tag("1"))
 
 
-def test_bad_requeue(make_peer: MakePeer) -> None:
-    peer = make_peer().connect()
-    delivery = deliver(peer, subscribe(peer, "1", "client"), 1)
-    assert_refused(
-        peer.command("NACK", f"id:{delivery.ack_id}", "requeue:perhaps"),
-        errors.processing_error("'requeue' must be true or false."),
-    )
-    assert peer.session.unacked
-
-
 # Transactions
 
 
@@ -243,6 +234,30 @@ def test_second_begin_starts_over(make_peer: MakePeer) -> None:
         assert peer.command("BEGIN", "transaction:t") == Done(None)
         peer.command("SEND", "destination:/queue/a", "transaction:t")
     assert len(peer.command("COMMIT", "transaction:t").actions) == 1
+
+
+def test_a_send_that_cannot_be_served_is_not_kept(make_peer: MakePeer) -> None:
+    peer = make_peer().connect()
+    peer.command("BEGIN", "transaction:t")
+    peer.session.feed(b"SEND\ndestination:/foo\ntransaction:t\nreceipt:r\n\nbody\0")
+    kept = peer.session.next_event()
+    assert kept == Keep(
+        Send("/foo", {"destination": "/foo", "transaction": "t", "receipt": "r"}, b"body", "r"), "t", "r"
+    )
+    peer.session.error(errors.unknown_destination("/foo"), kept.receipt)
+    assert peer.command("COMMIT", "transaction:t") == Commit([], None)
+
+
+def test_the_identifier_is_judged_before_the_transaction(make_peer: MakePeer) -> None:
+    peer = make_peer().connect()
+    subscribe(peer, "1", "client")
+    for ack_id, expected in [
+        ("T_2@@s@@1", errors.subscription_not_found("T_2@@s@@1")),
+        ("T_1@@s@@1", errors.bad_transaction("t")),
+    ]:
+        assert_refused(peer.command("ACK", f"id:{ack_id}", "transaction:t"), expected)
+    peer.command("BEGIN", "transaction:t")
+    assert_refused(peer.command("ACK", "id:T_1@@s@@1", "transaction:t"), errors.unknown_delivery_tag("1"))
 
 
 @pytest.mark.parametrize("command", TRANSACTION_COMMANDS)

@@ -100,12 +100,24 @@ RABBITMQ = [
         True,
     ),
     (
+        errors.access_refused("/queue/a", "u"),
+        "access_refused",
+        "ACCESS_REFUSED - access to destination '/queue/a' refused for user 'u'",
+        True,
+    ),
+    (
         errors.missing_transaction("BEGIN"),
         "Missing transaction",
         "\"BEGIN\" must include a 'transaction' header\n",
         False,
     ),
     (errors.bad_transaction("t9"), "Bad transaction", 'Invalid transaction identifier: "t9"\n', False),
+    (
+        errors.bad_transaction('a"b\\c\r\né'),
+        "Bad transaction",
+        'Invalid transaction identifier: "a\\"b\\\\c\\r\\né"\n',
+        False,
+    ),
     (
         errors.broker_error("not_found", "NOT_FOUND - no exchange 'x' in vhost '/'", True),
         "not_found",
@@ -120,6 +132,10 @@ OURS = [
     (errors.limit("headers", 100, fatal=True), "Limit exceeded", True),
     (errors.limit("subscriptions", 100, fatal=False), "Limit exceeded", False),
     (errors.already_connected(), "Illegal command", True),
+    (errors.bad_connect("Access refused for user 'x'\n"), "Bad CONNECT", False),
+    (errors.auth_unavailable(), "Bad CONNECT", True),
+    (errors.too_many_sessions("x"), "Bad CONNECT", False),
+    (errors.session_expired(), "Session expired", True),
     (errors.connect_timeout(), "Connect timeout", True),
     (errors.processing_error("It makes no sense."), "Processing error", False),
     (errors.no_app_route("/app/x"), "Unknown destination", False),
@@ -130,6 +146,7 @@ OURS = [
     (errors.message_rejected("The queue is full."), "Message rejected", False),
     (errors.slow_consumer("Too much waits."), "Slow consumer", True),
     (errors.too_many_unacked(5), "Too many unacknowledged messages", True),
+    (errors.too_fast("10 messages a second"), "Rate limit exceeded", True),
     (errors.taken_over("tablet"), "Session taken over", True),
     (errors.bad_client_id(255), "Bad CONNECT", False),
     (errors.bad_idempotency_key(255), "Invalid header", False),
@@ -155,7 +172,8 @@ def test_unknown_destination_lists_what_is_known() -> None:
     assert error.message == "Unknown destination"
     assert error.body == (
         "'/foo/bar' is not a valid destination.\n"
-        "Valid destination types are: /exchange, /topic, /queue, /amq/queue, /reply-queue/, /app, /internal.\n"
+        "Valid destination types are: "
+        "/temp-queue, /exchange, /topic, /queue, /amq/queue, /reply-queue/, /app, /user, /internal.\n"
     )
     assert not error.fatal
 

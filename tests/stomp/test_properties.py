@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from itertools import pairwise
 
 from hypothesis import given, settings
@@ -17,6 +18,7 @@ from stompbridge.stomp.session import (
     Connect,
     Delivery,
     Event,
+    Keep,
     Refused,
     ServerSession,
     SessionSettings,
@@ -170,6 +172,9 @@ def converse(pieces: Sequence[bytes], close_on_error: bool) -> tuple[list[str], 
             log.append(describe(event))
             if isinstance(event, Connect):
                 session.accept("stompbridge")
+            elif isinstance(event, Keep):
+                with suppress(StompError):
+                    session.keep(event)
             elif isinstance(event, Refused):
                 was_closing = session.closing
                 assert session.error(event.error, event.receipt).endswith(b"\0\n")
