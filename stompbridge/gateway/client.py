@@ -12,18 +12,24 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from secrets import token_urlsafe
+from time import time
 from typing import Any
 
 import structlog
 
+from stompbridge.auth.base import Identity
 from stompbridge.brokers.base import Failure
 from stompbridge.dedup.store import Receiver
+from stompbridge.gateway.admission import Admission
 from stompbridge.gateway.closing import CloseReason
-from stompbridge.gateway.connection import Connection, ws_frame
+from stompbridge.gateway.connection import Connection
+from stompbridge.gateway.frames import ws_frame
 from stompbridge.gateway.gate import Settling
+from stompbridge.gateway.rates import rates
+from stompbridge.gateway.replies import prepare
 from stompbridge.gateway.shared import Shared
-from stompbridge.gateway.subscriptions import SubscriptionReceiver, make_receiver
-from stompbridge.routing.router import failure_to_error
+from stompbridge.gateway.subscriptions import SubscriptionReceiver, make_receiver, queue_to_delete
+from stompbridge.routing.router import Permissions, Router, failure_to_error
 from stompbridge.stomp import errors
 from stompbridge.stomp.errors import StompError
 from stompbridge.stomp.frames import HEARTBEAT
@@ -34,6 +40,7 @@ from stompbridge.stomp.session import (
     Delivery,
     Disconnect,
     Done,
+    Keep,
     Refused,
     Send,
     ServerSession,
@@ -46,8 +53,6 @@ from stompbridge.stomp.session import (
 _log = structlog.get_logger("stompbridge.session")
 
 _HEARTBEAT_FRAME = ws_frame(HEARTBEAT, False)
-CLIENT_ID_MAX = 255
-"""Bytes of a client's name."""
 _HELD_INPUT_MAX = 64 * 1024
 """Bytes that may wait behind a held frame before the socket is no longer read."""
 
@@ -63,26 +68,35 @@ class Client:
     """Listens to one connection and drives one STOMP session."""
 
     __slots__ = (
+        "_admission",
         "_commit_failed",
         "_connect_deadline",
         "_disconnect",
+        "_expires",
         "_gone",
         "_heartbeat",
         "_held",
         "_in_flight",
         "_opened_at",
+        "_rates",
         "_receivers",
         "_replay",
         "_resume_at",
         "_running",
+        "_throttled",
         "connection",
+        "identity",
         "messages_in",
         "messages_out",
         "named",
         "next_seq",
+        "permissions",
+        "router",
+        "scope",
         "sender_id",
         "session",
         "shared",
+        "user",
     )
 
     def __init__(self, connection: Connection, shared: Shared) -> None:
@@ -97,8 +111,17 @@ class Client:
         self._connect_deadline: float | None = self._opened_at + shared.limits.connect_timeout
         self._heartbeat: HeartBeat | None = None
         self._receivers: dict[str, SubscriptionReceiver] = {}
-        # The client's history, where it has named itself (client-id).
+        self._admission: Admission | None = None
+        # What its admission found out.
+        self.identity: Identity | None = None
+        self.user = self.sender_id
+        self.scope = ""
+        self.permissions: Permissions | None = None
+        self.router: Router = shared.router
         self.named: Receiver | None = None
+        self._expires: float | None = None
+        self._rates = rates(shared.limits, self._opened_at)
+        self._throttled = False
         self._in_flight = 0
         # While held, frames wait; with a number, until no more than so many SENDs are unanswered.
         self._held = False
@@ -135,6 +158,11 @@ class Client:
         heartbeat, connection = self._heartbeat, self.connection
         if heartbeat is None:
             return
+        if self._expires is not None and now >= self._expires:
+            self.fail(errors.session_expired(), reason=CloseReason.SESSION_EXPIRED)
+            return
+        if self._throttled:
+            self._unthrottle(now)
         if self.named is not None:
             for receiver in list(self._receivers.values()):
                 receiver.on_check()
@@ -143,6 +171,21 @@ class Client:
             return
         if heartbeat.send_due(now, connection.last_write, 2 * self.shared.sweep_interval):
             connection.write(_HEARTBEAT_FRAME)
+
+    def _unthrottle(self, now: float) -> None:
+        assert self._rates is not None
+        if self._rates.exhausted(now):
+            limits = self.shared.limits
+            allowed = f"limits.message_rate {limits.message_rate}, limits.byte_rate {limits.byte_rate} a second"
+            self.fail(errors.too_fast(allowed), reason=CloseReason.RATE_LIMITED)
+        elif self._rates.level(now):
+            self._throttled = False
+            self._release()
+
+    def refresh_permissions(self) -> None:
+        """The rules have changed."""
+        if self._heartbeat is not None:
+            self.permissions = self.shared.permissions_of(self.identity)
 
     def on_lost(self, reason: CloseReason) -> None:
         """The connection is gone: subscriptions end, and what the client did not acknowledge goes back."""
@@ -189,56 +232,59 @@ class Client:
             self._run()
 
     def _on_connect(self, event: Connect) -> None:
-        hosts = self.shared.settings.stomp.hosts
-        host = event.headers.get("host")
-        if hosts and host is not None and host not in hosts:
-            raise errors.bad_host(host)
-        client_id = event.headers.get("client-id")
-        if client_id is None:
-            self._accept(event)
-            return
-        if not 0 < len(client_id.encode()) <= CLIENT_ID_MAX:
-            raise errors.bad_client_id(CLIENT_ID_MAX)
         self._hold()
-        taken_over = partial(self._on_taken_over, client_id)
-        self.shared.idempotence.store.open(client_id, taken_over, partial(self._on_opened, event))
+        self._admission = Admission(self, event)
+        try:
+            self._admission.begin()
+        except StompError:
+            self._held = False
+            raise
 
-    def _on_opened(self, event: Connect, named: Receiver | None) -> None:
-        """The store has, or has not, opened the history of a client that names itself."""
+    def admit(self, event: Connect, admission: Admission) -> None:
+        """The client is who it says it is, and may come in."""
         if self._gone or self.connection.reason is not None:
-            if named is not None:
-                named.close()
+            admission.close()
             return
-        idempotence = self.shared.idempotence
-        if named is None and idempotence.hold_without_store:
-            self.fail(errors.store_unavailable())
-        else:
-            idempotence.bypassed += named is None
-            self.named = named
-            self._accept(event)
-        self._release()
-
-    def _accept(self, event: Connect) -> None:
         self._connect_deadline = None
         self._heartbeat = event.heartbeat
-        self.connection.max_message = self.shared.limits.frame
-        self.connection.ping = not event.heartbeat.receive
-        self.connection.send(self.session.accept(self.shared.server))
+        self.named, self.scope, self.router = admission.named, admission.scope, admission.router
+        self.permissions = self.shared.permissions_of(admission.identity)
+        extra = self._identify(admission.identity) if admission.identity is not None else ()
+        connection = self.connection
+        connection.accepted()
+        connection.max_message = self.shared.limits.frame
+        connection.ping = not event.heartbeat.receive
+        connection.send(self.session.accept(self.shared.server, extra))
         _log.info(
             "session_opened",
             session=self.sender_id,
-            remote=self.connection.remote,
+            remote=connection.remote,
+            user=None if self.identity is None else self.user,
             version=str(event.version),
             heartbeat=event.heartbeat.header,
         )
+        self._release()
 
-    def _on_taken_over(self, client_id: str) -> None:
-        self.fail(errors.taken_over(client_id), reason=CloseReason.TAKEN_OVER)
+    def turn_down(self, error: StompError, reason: CloseReason = CloseReason.STOMP_ERROR) -> None:
+        """The client is not let in; it may try again on the same connection unless the error is fatal."""
+        self.fail(error, reason=reason)
+        self._release()
+
+    def _identify(self, identity: Identity) -> Iterable[tuple[str, str]]:
+        """Takes over who the client is; returns what CONNECTED says of it (``user-name``, as Spring has it)."""
+        self.identity, self.user = identity, identity.user
+        if identity.expires_at is not None:
+            self._expires = self.shared.now() + identity.expires_at - time()
+        # RabbitMQ's own STOMP has no such header; CONNECTED knows no escapes (STOMP 1.2, "Value Encoding").
+        shown = identity.virtual_host is None and identity.user.isprintable()
+        return [("user-name", identity.user)] if shown else ()
 
     def _on_send(self, event: Send) -> None:
+        if "reply-to" in event.headers and prepare(self, event, partial(self._on_reply_queue, event)):
+            return
         self.messages_in += 1
         self._in_flight += 1
-        router = self.shared.router
+        router = self.router
         try:
             done = partial(self._on_sent, event.receipt, bool(self._replay))
             waits = router.send(self, event, done, self._release)
@@ -249,9 +295,25 @@ class Client:
             self._hold()
         elif self._in_flight >= self.shared.in_flight_max:
             self._hold(self.shared.in_flight_max // 2)
-        elif router.broker.congested:
+        elif router.congested:
             self._hold()
-            router.broker.when_clear(self._release)
+            router.when_clear(self._release)
+        elif self._rates is not None and self._rates.spend(len(event.body), self.shared.now()):
+            self._throttled = True
+            self._hold()
+
+    def _on_reply_queue(self, event: Send, receiver: SubscriptionReceiver, failure: Failure | None) -> None:
+        if failure is None:
+            self._replay.appendleft(event)
+        else:
+            self._drop(receiver)
+            self._commit_failed = True
+            self.fail(failure_to_error(failure), event.receipt)
+        self._release()
+
+    def _on_keep(self, event: Keep) -> None:
+        self.router.check(self, event.send)
+        self.session.keep(event)
 
     def _on_sent(self, receipt: str | None, in_commit: bool, failure: Failure | None) -> None:
         self._in_flight -= 1
@@ -275,11 +337,21 @@ class Client:
         except StompError:
             self.session.forget(subscription.tag)
             raise
-        self._receivers[subscription.tag] = receiver
-        self._hold()
-        receiver.start(partial(self._on_subscribed, receiver, event.receipt))
+        self.start_receiver(receiver, partial(self._on_subscribed, event.receipt))
 
-    def _on_subscribed(self, receiver: SubscriptionReceiver, receipt: str | None, failure: Failure | None) -> None:
+    def start_receiver(
+        self, receiver: SubscriptionReceiver, done: Callable[[SubscriptionReceiver, Failure | None], None]
+    ) -> None:
+        """Begins a subscription that the session knows of. Frames wait until ``done`` lets them go on."""
+        self._receivers[receiver.subscription.tag] = receiver
+        self._hold()
+        receiver.start(partial(done, receiver))
+
+    def receiver(self, tag: str) -> SubscriptionReceiver | None:
+        """What serves the subscription with this tag."""
+        return self._receivers.get(tag)
+
+    def _on_subscribed(self, receipt: str | None, receiver: SubscriptionReceiver, failure: Failure | None) -> None:
         if self._gone:
             return
         if failure is not None:
@@ -290,9 +362,29 @@ class Client:
         self._release()
 
     def _on_unsubscribe(self, event: Unsubscribe) -> None:
+        """The receipt means that nothing follows, and that what comes to the queue from now on is for others."""
         receiver = self._receivers.pop(event.subscription.tag)
-        receiver.stop(event.released, in_doubt=False)
-        self._receipt(event.receipt)
+        self._hold()
+        receiver.stop(event.released, in_doubt=False, done=partial(self._on_unsubscribed, receiver, event))
+
+    def _on_unsubscribed(self, receiver: SubscriptionReceiver, event: Unsubscribe, failure: Failure | None) -> None:
+        if self._gone:
+            return
+        queue = queue_to_delete(receiver, event.headers)
+        if queue is None:
+            self._receipt(event.receipt)
+            self._release()
+        else:
+            self.router.broker.delete_queue(queue, partial(self._on_queue_deleted, event.receipt))
+
+    def _on_queue_deleted(self, receipt: str | None, failure: Failure | None) -> None:
+        if self._gone:
+            return
+        if failure is None:
+            self._receipt(receipt)
+        else:
+            self.fail(failure_to_error(failure), receipt)
+        self._release()
 
     def _on_settle(self, event: Settle) -> None:
         """The receipt comes when the history of a client that has named itself is written."""
@@ -303,6 +395,8 @@ class Client:
             if receiver is not None:
                 receiver.settle(deliveries, event.ack, event.requeue, settling)
         settling.settled()
+        for go_on in settling.after:
+            go_on()
 
     def _on_commit(self, event: Commit) -> None:
         """The transaction's frames take effect now, in their order and not atomically, as in RabbitMQ."""
@@ -398,9 +492,12 @@ class Client:
         if not self._gone:
             self._gone = True
             self._stop_receivers()
-            if self.named is not None:
-                # What the client did not acknowledge is in doubt for its next session.
-                self.named.close()
+            self.router.leave(self)
+            if self._admission is not None:
+                self._admission.close()
+            # All this would wait for the garbage collector, which comes for many objects, not for large ones.
+            self._replay.clear()
+            self.session.end()
 
 
 def _by_tag(deliveries: Iterable[Delivery]) -> dict[str, list[Delivery]]:
@@ -412,6 +509,7 @@ def _by_tag(deliveries: Iterable[Delivery]) -> dict[str, list[Delivery]]:
 
 _HANDLERS: dict[type, Callable[[Client, Any], None]] = {
     Send: Client._on_send,
+    Keep: Client._on_keep,
     Settle: Client._on_settle,
     Subscribe: Client._on_subscribe,
     Unsubscribe: Client._on_unsubscribe,

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import math
-import struct
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol, cast
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, cast
 
 from websockets.protocol import SEND_EOF
 
+from stompbridge.gateway.capacity import Seat
 from stompbridge.gateway.closing import CloseReason
-from stompbridge.gateway.handshake import Handshake, StompServerProtocol
+from stompbridge.gateway.connection_listener import ConnectionListener, part
+from stompbridge.gateway.frames import PING, is_utf8, ws_frame
+from stompbridge.gateway.handshake import StompServerProtocol
+from stompbridge.gateway.opening import NO_HEADERS, Opening
 from stompbridge.gateway.receiver import Receiver
 from stompbridge.log import get_logger
 
@@ -21,43 +24,6 @@ if TYPE_CHECKING:
 _log = get_logger(__name__)
 
 _HIGH_WATER = 64 * 1024
-_PING = b"\x89\x00"
-_VIOLATIONS: dict[int | None, CloseReason] = {
-    reason.code: reason for reason in (CloseReason.BAD_TEXT, CloseReason.TOO_BIG, CloseReason.INTERNAL_ERROR)
-}
-_medium_head = struct.Struct("!BBH").pack
-_long_head = struct.Struct("!BBQ").pack
-
-
-def ws_frame(payload: bytes, binary: bool) -> bytes:
-    """One whole WebSocket message from the server (RFC 6455 section 5.2), for any number of receivers."""
-    head = 0x82 if binary else 0x81
-    length = len(payload)
-    if length < 126:
-        return bytes((head, length)) + payload
-    if length < 65536:
-        return _medium_head(head, 126, length) + payload
-    return _long_head(head, 127, length) + payload
-
-
-class ConnectionListener(Protocol):
-    """The client behind a connection. An exception from it is logged and ends the connection."""
-
-    def on_open(self, connection: Connection) -> None:
-        """The handshake is done; payloads follow."""
-
-    def on_data(self, data: bytes) -> None:
-        """The payload of a message, or of one fragment of it. May come several times per read from the socket."""
-
-    def on_writable(self) -> None:
-        """What had piled up is written; ``writing_paused`` is false again."""
-
-    def on_check(self, now: float) -> None:
-        """Comes once a sweep, for deadlines. ``now`` is ``loop.time()``."""
-
-    def on_lost(self, reason: CloseReason) -> None:
-        """The connection is over, or as good as: comes exactly once, as the last call, in a later turn of the loop
-        than what caused it. Nothing is written any more, while the socket may still wait for the client's Close."""
 
 
 class Connection(asyncio.Protocol):
@@ -72,19 +38,22 @@ class Connection(asyncio.Protocol):
         "_clear",
         "_deadline",
         "_gateway",
-        "_handshake",
         "_held",
         "_listener",
         "_lost",
+        "_opening",
         "_pinged",
         "_protocol",
         "_receiver",
+        "_seat",
         "_time",
         "_transport",
         "_transport_write",
         "_write_limit",
+        "address",
         "bytes_in",
         "bytes_out",
+        "compresses",
         "last_read",
         "last_write",
         "ping",
@@ -92,6 +61,7 @@ class Connection(asyncio.Protocol):
         "reason",
         "remote",
         "subprotocol",
+        "upgrade",
         "writing_paused",
     )
 
@@ -99,12 +69,13 @@ class Connection(asyncio.Protocol):
     _transport_write: Callable[[bytes], None]
 
     def __init__(self, gateway: Gateway) -> None:
-        listen, limits = gateway.listen, gateway.limits
+        limits = gateway.limits
         self._gateway = gateway
         self._time = gateway.loop.time
-        self._protocol = StompServerProtocol(limits.frame)
+        self._protocol = StompServerProtocol(limits.frame, gateway.listen.compression)
         self._receiver = Receiver(self._protocol, limits.frame, limits.fragments)
-        self._handshake: Handshake | None = Handshake(self._protocol, listen.path, listen.allowed_origins)
+        self._opening: Opening | None = None
+        self._seat: Seat | None = None
         self._listener: ConnectionListener | None = None
         # Whether write() may go straight to the transport.
         self._clear = False
@@ -119,7 +90,13 @@ class Connection(asyncio.Protocol):
         self._pinged = 0.0
         self.remote = ""
         """The client's address, ``ip:port``."""
+        self.address = ""
+        """The client's IP address."""
+        self.upgrade: Mapping[str, str] = NO_HEADERS
+        """Headers of the upgrade request that tell who the client is, by lower-case name; until it is accepted."""
         self.subprotocol: str | None = None
+        self.compresses = False
+        """Whether :meth:`write` may be given compressed frames."""
         self.reason: CloseReason | None = None
         """Why the connection ends or ended; ``None`` as long as it does not."""
         self.ping = False
@@ -145,6 +122,17 @@ class Connection(asyncio.Protocol):
     def max_message(self, size: int) -> None:
         self._receiver.max_size = size
 
+    def accepted(self) -> None:
+        """The client has been let in."""
+        assert self._seat is not None
+        self._seat.accepted()
+        self.upgrade = NO_HEADERS
+
+    @property
+    def listener(self) -> ConnectionListener | None:
+        """Whom the news go to, while the WebSocket is open."""
+        return self._listener
+
     # Writing.
 
     def write(self, frame: bytes) -> None:
@@ -164,12 +152,7 @@ class Connection(asyncio.Protocol):
 
     def send(self, payload: bytes) -> None:
         """Sends a message: text, or binary if it is not UTF-8."""
-        try:
-            payload.decode()
-        except UnicodeDecodeError:
-            self.write(ws_frame(payload, True))
-        else:
-            self.write(ws_frame(payload, False))
+        self.write(ws_frame(payload, not is_utf8(payload)))
 
     # Back-pressure towards the client.
 
@@ -199,8 +182,8 @@ class Connection(asyncio.Protocol):
         if reason is CloseReason.CLIENT_LOST:
             self.abort(reason)
             return
-        if self._handshake is not None:
-            self._handshake.turn_away()
+        if self._opening is not None:
+            self._opening.turn_away(reason)
         else:
             # A control frame's payload has 125 bytes (RFC 6455 section 5.5), the code takes two.
             shown = (text or reason.text).encode()[:123].decode(errors="ignore")
@@ -216,6 +199,11 @@ class Connection(asyncio.Protocol):
         # asyncio's transport must not be aborted once it is gone.
         if not self._lost:
             self._transport.abort()
+
+    def give_up(self, reason: CloseReason) -> None:
+        """Ends without a word."""
+        self._end(reason)
+        self._shut()
 
     # Deadlines.
 
@@ -247,13 +235,13 @@ class Connection(asyncio.Protocol):
             self.close(CloseReason.PING_LOST)
         elif idle >= interval and self._pinged != self.last_read:
             self._pinged = self.last_read
-            self.write(_PING)
+            self.write(PING)
 
     def _expire(self) -> None:
         if self.reason is not None:
             self._deadline = math.inf
             self._transport.abort()
-        elif self._handshake is not None:
+        elif self._opening is not None:
             self.abort(CloseReason.OPEN_TIMEOUT)
         else:
             self.abort(CloseReason.SLOW_CONSUMER)
@@ -265,29 +253,27 @@ class Connection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
         self._transport_write = self._transport.write
         self._transport.set_write_buffer_limits(high=min(_HIGH_WATER, gateway.limits.send_buffer))
-        self.remote = _address(transport.get_extra_info("peername"))
         now = self._time()
         self.last_read = self.last_write = self._checked = now
         self._deadline = now + gateway.limits.open_timeout
         gateway.connection_made(self)
+        self._opening = Opening(gateway.door, self._protocol, transport.get_extra_info("peername"))
+        self._take_over(self._opening)
 
     def data_received(self, data: bytes) -> None:
         self.last_read = self._time()
         self.bytes_in += len(data)
-        if self._handshake is not None:
+        opening = self._opening
+        if opening is not None:
             if self.reason is not None:
                 return
-            rest = self._handshake.receive(data)
-            finished = self._flush()
+            rest = opening.receive(data)
             if rest is None:
                 return
-            if finished:
-                _log.info("handshake_refused", remote=self.remote, reason=self._handshake.refusal)
-                self._end(CloseReason.REJECTED)
-                self._shut()
+            if not self._take_over(opening):
                 return
             data = rest
-            self._open()
+            self._open(opening.upgrade)
         self._receiver.feed(data)
         if not self._held:
             self._process()
@@ -299,6 +285,9 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._end(CloseReason.CLIENT_LOST)
         self._lost = True
+        self._receiver.clear()
+        if self._seat is not None:
+            self._seat.leave()
         self._gateway.connection_lost(self)
 
     def pause_writing(self) -> None:
@@ -320,12 +309,25 @@ class Connection(asyncio.Protocol):
             except Exception:
                 self._fail()
 
-    # Receiving.
+    # Opening.
 
-    def _open(self) -> None:
-        self._handshake = None
+    def _take_over(self, opening: Opening) -> bool:
+        """Notes what is known by now, and answers; tells whether the client may go on."""
+        self._seat, self.remote, self.address = opening.seat, opening.remote, opening.address
+        if not self._flush():
+            return True
+        if self._gateway.note_refusal(opening.reason, self.remote, opening.refusal):
+            self.give_up(opening.reason)
+        else:
+            self.abort(opening.reason)
+        return False
+
+    def _open(self, upgrade: Mapping[str, str]) -> None:
+        self._opening = None
         self._deadline = math.inf
         self.subprotocol = self._protocol.subprotocol
+        self.compresses = self._protocol.compresses
+        self.upgrade = upgrade
         try:
             listener = self._gateway.accept(self)
             if self.reason is None:
@@ -347,7 +349,7 @@ class Connection(asyncio.Protocol):
         if receiver.touched:
             receiver.touched = False
             if self._flush():
-                self._end(self._violation())
+                self._end(receiver.violation())
                 self._shut()
 
     def _catch_up(self) -> None:
@@ -357,19 +359,11 @@ class Connection(asyncio.Protocol):
                 self._held = False
                 self._transport.resume_reading()
 
-    def _violation(self) -> CloseReason:
-        """Why the protocol came to its end by what the client sent."""
-        protocol = self._protocol
-        if protocol.close_rcvd is not None and protocol.parser_exc is None:
-            return CloseReason.CLIENT_CLOSED
-        code = None if protocol.close_sent is None else protocol.close_sent.code
-        return _VIOLATIONS.get(code, CloseReason.PROTOCOL_ERROR)
-
     # Towards the end.
 
     def _flush(self) -> bool:
         """Sends what the protocol has to send, in one write; tells whether it was the last."""
-        out = self._protocol.data_to_send() if self._handshake is None else self._handshake.output()
+        out = self._protocol.data_to_send() if self._opening is None else self._opening.output()
         finished = bool(out) and out[-1] == SEND_EOF
         if finished:
             out.pop()
@@ -396,7 +390,7 @@ class Connection(asyncio.Protocol):
         self._deadline = self._time() + self._gateway.limits.close_timeout
         listener, self._listener = self._listener, None
         if listener is not None:
-            self._gateway.loop.call_soon(_part, listener, reason)
+            self._gateway.loop.call_soon(part, listener, reason)
         if self._held:
             self.reading_paused = False
             self._gateway.loop.call_soon(self._catch_up)
@@ -404,18 +398,3 @@ class Connection(asyncio.Protocol):
     def _fail(self) -> None:
         _log.exception("client_failed", remote=self.remote)
         self.close(CloseReason.INTERNAL_ERROR)
-
-
-def _part(listener: ConnectionListener, reason: CloseReason) -> None:
-    try:
-        listener.on_lost(reason)
-    except Exception:
-        _log.exception("client_failed", reason=reason.label)
-
-
-def _address(peer: tuple[str, int] | None) -> str:
-    """``ip:port`` of what a transport calls ``peername``; empty when the peer was gone before we asked."""
-    if not peer:
-        return ""
-    host, port = peer[:2]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -36,13 +36,15 @@ class Idempotence:
 
 
 class Settling:
-    """Calls back once everything that was begun is settled, whether or not it took effect."""
+    """Calls back once everything that was begun is settled, whether or not it took effect. ``after`` is what comes once
+    all was begun."""
 
-    __slots__ = ("_done", "_open")
+    __slots__ = ("_done", "_open", "after")
 
     def __init__(self, done: Callable[[], None]) -> None:
         self._done = done
         self._open = 1
+        self.after: list[Callable[[], None]] = []
 
     def begin(self) -> Settled:
         """To be called when one thing more is settled."""

@@ -8,10 +8,14 @@ from http import HTTPStatus
 from urllib.parse import urlsplit
 
 from websockets.datastructures import Headers
+from websockets.extensions.permessage_deflate import PerMessageDeflate, ServerPerMessageDeflateFactory
 from websockets.http11 import Request, Response
 from websockets.protocol import SEND_EOF
 from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
+
+from stompbridge.gateway.closing import CloseReason
+from stompbridge.routing.deflate import WINDOW_BITS
 
 SUBPROTOCOLS = (Subprotocol("v12.stomp"), Subprotocol("v11.stomp"), Subprotocol("v10.stomp"))
 """What STOMP's clients offer, by our preference."""
@@ -19,6 +23,17 @@ SUBPROTOCOLS = (Subprotocol("v12.stomp"), Subprotocol("v11.stomp"), Subprotocol(
 MAX_REQUEST = 32 * 1024
 """The longest request head, in bytes; far more than a browser sends, cookies included."""
 
+RETRY_AFTER = 5
+"""Seconds after which whoever is turned away may come again."""
+
+_COMPRESSION = (
+    ServerPerMessageDeflateFactory(
+        server_no_context_takeover=True,
+        client_no_context_takeover=True,
+        server_max_window_bits=WINDOW_BITS,
+        client_max_window_bits=WINDOW_BITS,
+    ),
+)
 _BAD_REQUEST = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
@@ -28,10 +43,19 @@ _quiet.setLevel(logging.ERROR)
 
 
 class StompServerProtocol(ServerProtocol):
-    """WebSocket without extensions, that accepts clients without a sub-protocol, too."""
+    """WebSocket that accepts clients without a sub-protocol, too. No extension but, where it is wanted,
+    permessage-deflate without context takeover (RFC 7692): neither side keeps anything from message to message."""
 
-    def __init__(self, max_size: int) -> None:
-        super().__init__(max_size=max_size, logger=_quiet)
+    def __init__(self, max_size: int, compression: bool = False) -> None:
+        super().__init__(max_size=max_size, extensions=_COMPRESSION if compression else None, logger=_quiet)
+
+    @property
+    def compresses(self) -> bool:
+        """Whether the client takes messages compressed with a window of ``WINDOW_BITS``, after the handshake."""
+        return any(
+            isinstance(extension, PerMessageDeflate) and extension.local_max_window_bits >= WINDOW_BITS
+            for extension in self.extensions
+        )
 
     def select_subprotocol(self, subprotocols: Sequence[Subprotocol]) -> Subprotocol | None:
         """Ours that comes first among those offered; ``None`` where none is known."""
@@ -45,16 +69,20 @@ class Handshake:
     """Reads the request and has ``protocol`` answer it.
 
     ``path`` is the one path that is served; ``origins`` the origins that may connect, or empty for the server's own.
+    ``https``: the server itself ends TLS.
     """
 
-    __slots__ = ("_origins", "_path", "_protocol", "_size", "_tail", "refusal")
+    __slots__ = ("_https", "_origins", "_path", "_protocol", "_size", "_tail", "reason", "refusal")
 
-    def __init__(self, protocol: ServerProtocol, path: str, origins: Sequence[str]) -> None:
+    def __init__(self, protocol: ServerProtocol, path: str, origins: Sequence[str], https: bool = False) -> None:
         self._protocol = protocol
         self._path = path.removesuffix("/")
         self._origins = origins
+        self._https = https
         self._tail = b""
         self._size = 0
+        self.reason = CloseReason.REJECTED
+        """What a refusal counts as."""
         self.refusal = ""
         """Why the request was refused, for the log; from the client, in part."""
 
@@ -89,9 +117,9 @@ class Handshake:
         out = self._protocol.data_to_send()
         return [_BAD_REQUEST, *out] if out == [SEND_EOF] else out
 
-    def turn_away(self) -> None:
-        """Refuses whoever is still in the handshake when the server shuts down."""
-        self._protocol.send_response(self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, "the server is shutting down"))
+    def turn_away(self, reason: CloseReason) -> None:
+        """Refuses whoever is still in the handshake, for now."""
+        self._protocol.send_response(self._not_now(reason))
 
     def _answer(self, request: Request) -> Response:
         path = request.path.partition("?")[0]
@@ -110,22 +138,29 @@ class Handshake:
         if self._origins:
             return origin in self._origins
         hosts = headers.get_all("Host")
-        return len(hosts) == 1 and is_same_origin(origin, hosts[0])
+        return len(hosts) == 1 and is_same_origin(origin, hosts[0], self._https)
+
+    def _not_now(self, reason: CloseReason) -> Response:
+        self.reason = reason
+        response = self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, reason.text)
+        response.headers["Retry-After"] = str(RETRY_AFTER)
+        return response
 
     def _refuse(self, status: HTTPStatus, text: str) -> Response:
         self.refusal = text
         return self._protocol.reject(status, f"{text}\n")
 
 
-def is_same_origin(origin: str, host: str) -> bool:
+def is_same_origin(origin: str, host: str, https: bool) -> bool:
     """Whether a page of ``origin`` (``https://chat.example``) came from the server that ``Host: host`` names.
 
-    Behind a proxy that ends TLS the scheme is not known here: the port that stands for none is the origin's.
+    ``https``: the server ends TLS itself, so that the page's scheme must be that. Else the scheme is not known here,
+    as a proxy may do so: the port that stands for none is the origin's.
     """
     try:
         page = urlsplit(origin)
         ours = urlsplit(f"//{host}")
-        default = _DEFAULT_PORTS.get(page.scheme)
+        default = _DEFAULT_PORTS.get(page.scheme) if not https or page.scheme == "https" else None
         return (
             default is not None
             and bool(page.hostname)

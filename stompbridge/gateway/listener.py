@@ -6,12 +6,20 @@ import asyncio
 import errno
 import os
 import socket
+import ssl
 from collections.abc import Callable
 
+from stompbridge.certificates import server_context
 from stompbridge.config import Settings
 from stompbridge.gateway.closing import CloseReason
-from stompbridge.gateway.connection import Connection, ConnectionListener
+from stompbridge.gateway.connection import Connection
+from stompbridge.gateway.connection_listener import ConnectionListener
+from stompbridge.gateway.opening import Door
 from stompbridge.gateway.sweep import Sweep
+from stompbridge.gateway.tls import TlsTransport
+from stompbridge.log import get_logger
+
+_log = get_logger(__name__)
 
 _HINTS: dict[int | None, str] = {
     errno.EADDRINUSE: "another program, perhaps another stompbridge, listens there: stop it or choose another port",
@@ -20,6 +28,10 @@ _HINTS: dict[int | None, str] = {
 }
 
 _ABORT_TIMEOUT = 1.0
+# Refused sockets that may linger, at a time, until they have read that there is no room for them.
+_MAX_REFUSED = 256
+# Seconds between two warnings of the same kind.
+_WARNING_INTERVAL = 10.0
 
 
 class ListenError(OSError):
@@ -27,14 +39,16 @@ class ListenError(OSError):
 
 
 async def listen(
-    factory: Callable[[], asyncio.Protocol], section: str, host: str, port: int, backlog: int
+    factory: Callable[[], asyncio.Protocol], section: str, host: str, port: int, backlog: int, reuse_port: bool = False
 ) -> asyncio.Server:
     """Opens a server on ``host`` and ``port``, which are the settings ``host`` and ``port`` of ``section``.
+    ``reuse_port`` (SO_REUSEPORT) shares them with other processes that set it, too.
 
     Raises :class:`ListenError`.
     """
     try:
-        return await asyncio.get_running_loop().create_server(factory, host, port, backlog=backlog)
+        loop = asyncio.get_running_loop()
+        return await loop.create_server(factory, host, port, backlog=backlog, reuse_port=reuse_port or None)
     except OSError as exc:
         if exc.errno is None or isinstance(exc, socket.gaierror):
             cause = exc.strerror or str(exc)
@@ -61,6 +75,7 @@ class Gateway:
     def __init__(self, settings: Settings, accept: Callable[[Connection], ConnectionListener], sweep: Sweep) -> None:
         self.listen = settings.listen
         self.limits = settings.limits
+        self.door = Door(settings)
         self.accept = accept
         self.connections: set[Connection] = set()
         self.connections_total = 0
@@ -68,6 +83,8 @@ class Gateway:
         """How many connections have ended for each reason, failed handshakes among them."""
         self._sweep = sweep
         self._server: asyncio.Server | None = None
+        self._tls: ssl.SSLContext | None = None
+        self._next_warning: dict[CloseReason, float] = {}
         self._empty = asyncio.Event()
         self._empty.set()
 
@@ -82,12 +99,34 @@ class Gateway:
         return self.closed[CloseReason.SLOW_CONSUMER]
 
     async def start(self) -> list[tuple[str, int]]:
-        """Listens, and returns on which addresses and ports. Raises :class:`ListenError`."""
+        """Listens, and returns on which addresses and ports.
+
+        Raises :class:`ListenError`, and :class:`~stompbridge.certificates.CertificateError`.
+        """
         self.loop = asyncio.get_running_loop()
         settings = self.listen
-        self._server = await listen(lambda: Connection(self), "listen", settings.host, settings.port, settings.backlog)
+        self.reload_tls()
+        self._server = await listen(
+            self._new_protocol, "listen", settings.host, settings.port, settings.backlog, settings.reuse_port
+        )
         self._sweep.add(self._check)
         return addresses(self._server)
+
+    def read_certificate(self) -> ssl.SSLContext | None:
+        """What the files hold now; ``None`` without TLS. Raises :class:`~stompbridge.certificates.CertificateError`."""
+        return server_context(self.listen.tls_cert, self.listen.tls_key) if self.listen.tls_cert else None
+
+    def use_certificate(self, context: ssl.SSLContext | None) -> None:
+        """For the handshakes to come; connections stay."""
+        self._tls = context
+
+    def reload_tls(self) -> None:
+        """Both."""
+        self.use_certificate(self.read_certificate())
+
+    def listeners(self) -> list[ConnectionListener]:
+        """Those behind the open WebSockets."""
+        return [connection.listener for connection in self.connections if connection.listener is not None]
 
     def stop_accepting(self) -> None:
         """Closes the server's sockets; connections stay."""
@@ -116,6 +155,21 @@ class Gateway:
         self.closed[connection.reason] += 1
         if not self.connections:
             self._empty.set()
+
+    def note_refusal(self, reason: CloseReason, remote: str, text: str) -> bool:
+        """A socket is refused before it is a WebSocket; whether there is time for it to read why."""
+        if reason in (CloseReason.REJECTED, CloseReason.BAD_PROXY):
+            _log.info("handshake_refused", remote=remote, reason=text)
+        else:
+            now = self.loop.time()
+            if now >= self._next_warning.get(reason, now):
+                self._next_warning[reason] = now + _WARNING_INTERVAL
+                _log.warning("limit_reached", limit=reason.label, remote=remote)
+        return len(self.connections) - self.door.capacity.sockets <= _MAX_REFUSED
+
+    def _new_protocol(self) -> asyncio.Protocol:
+        connection = Connection(self)
+        return connection if self._tls is None else TlsTransport(connection, self._tls)
 
     def _check(self, now: float) -> None:
         for connection in tuple(self.connections):

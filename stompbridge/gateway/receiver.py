@@ -12,10 +12,16 @@ from websockets.frames import CloseCode, Frame, Opcode
 from websockets.server import ServerProtocol
 from websockets.speedups import apply_mask
 
+from stompbridge.gateway.closing import CloseReason
+from stompbridge.gateway.frames import is_utf8
+
 _new_decoder = codecs.getincrementaldecoder("utf-8")
 _OPCODES = frozenset(int(opcode) for opcode in Opcode)
 _TEXT = 0x80 | Opcode.TEXT.value
 _BINARY = 0x80 | Opcode.BINARY.value
+_VIOLATIONS: dict[int | None, CloseReason] = {
+    reason.code: reason for reason in (CloseReason.BAD_TEXT, CloseReason.TOO_BIG, CloseReason.INTERNAL_ERROR)
+}
 
 
 class Receiver:
@@ -106,7 +112,7 @@ class Receiver:
             if whole:
                 self._at = end
                 payload = apply_mask(data[start:end], data[start - 4 : start])
-                if head == _TEXT and not payload.isascii() and not _is_utf8(payload):
+                if head == _TEXT and not payload.isascii() and not is_utf8(payload):
                     self._fail(CloseCode.INVALID_DATA, "text message is not UTF-8")
                     break
                 return payload
@@ -123,10 +129,27 @@ class Receiver:
         self._at = 0
         return None
 
+    def clear(self) -> None:
+        """Drops what waits for the rest of its frame; nothing more will come."""
+        self._data = b""
+        self._at = 0
+
+    def violation(self) -> CloseReason:
+        """Why ``protocol`` came to its end by what the client sent."""
+        protocol = self._protocol
+        if protocol.close_rcvd is not None and protocol.parser_exc is None:
+            return CloseReason.CLIENT_CLOSED
+        code = None if protocol.close_sent is None else protocol.close_sent.code
+        return _VIOLATIONS.get(code, CloseReason.PROTOCOL_ERROR)
+
     def _hand_over(self, data: bytes | bytearray) -> bytes | None:
         """Gives ``protocol`` one frame, or a refused one with all that follows; the payload of a fragment."""
         self.touched = True
         self._protocol.receive_data(data)
+        error = self._protocol.parser_exc
+        if error is not None:
+            # Its traceback would keep what was inflated until the socket is gone.
+            error.__traceback__ = error.__cause__ = error.__context__ = None
         for event in self._protocol.events_received():
             if isinstance(event, Frame) and event.opcode in (Opcode.TEXT, Opcode.BINARY, Opcode.CONT):
                 return self._fragment(event)
@@ -155,11 +178,3 @@ class Receiver:
     def _fail(self, code: CloseCode, text: str) -> None:
         self.touched = True
         self._protocol.fail(code, text)
-
-
-def _is_utf8(data: bytes) -> bool:
-    try:
-        data.decode()
-    except UnicodeDecodeError:
-        return False
-    return True

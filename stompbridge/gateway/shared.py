@@ -4,11 +4,63 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
+from stompbridge.auth.base import Authenticator, Identity
 from stompbridge.config import Limits, Settings
 from stompbridge.gateway.gate import Idempotence
-from stompbridge.routing.router import Router
+from stompbridge.routing.router import Permissions, Router
 from stompbridge.stomp.session import SessionSettings
+
+
+class Lease(Protocol):
+    """A client's share in the link of its login."""
+
+    router: Router
+
+    def release(self) -> None:
+        """The client has gone."""
+
+
+class Upstreams(Protocol):
+    """The links to the broker under the clients' own logins."""
+
+    async def acquire(self, identity: Identity, on_revoked: Callable[[str], None]) -> Lease:
+        """A share in the link of ``identity``, which is opened where there is none. ``on_revoked`` tells that the
+        broker does not let the login in any more, with a text for the client.
+
+        Raises :class:`~stompbridge.auth.base.AuthRefused` or :class:`~stompbridge.auth.base.AuthUnavailable`.
+        """
+
+
+class SessionsOf:
+    """Counts the sessions of each user, and lets in no more than ``limit`` of one (0: any number)."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._count: dict[str, int] = {}
+        self.refused = 0
+
+    def enter(self, user: str) -> bool:
+        """One more session, if it may be."""
+        count = self._count.get(user, 0)
+        if self._limit and count >= self._limit:
+            self.refused += 1
+            return False
+        self._count[user] = count + 1
+        return True
+
+    def leave(self, user: str) -> None:
+        """One session less."""
+        count = self._count[user] - 1
+        if count:
+            self._count[user] = count
+        else:
+            del self._count[user]
+
+
+def _anything(_identity: Identity | None) -> None:
+    """There is no access control."""
 
 
 @dataclass(slots=True)
@@ -25,6 +77,13 @@ class Shared:
     now: Callable[[], float]
     sweep_interval: float
     idempotence: Idempotence
+    sessions_of: SessionsOf
+    authenticator: Authenticator | None = None
+    """Tells who a client is; ``None``: nobody asks."""
+    permissions_of: Callable[[Identity | None], Permissions | None] = _anything
+    """What a client may do; ``None``: anything. Without an identity it is nobody in particular."""
+    upstreams: Upstreams | None = None
+    """The links of the clients' own logins, where RabbitMQ authenticates them."""
 
     @property
     def limits(self) -> Limits:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Protocol
 
-from stompbridge.brokers.base import Done, Failure, Message, QueueConsumer
+from stompbridge.brokers.base import Done, Failure, Message, QueueConsumer, QueueSpec
 from stompbridge.dedup.store import Lock
 from stompbridge.gateway.gate import Gate, Settling
+from stompbridge.routing.destinations import asks_durable
 from stompbridge.routing.history import Copy, QueueHistory
 from stompbridge.routing.hub import INTERNAL, FrameKey, Hub
 from stompbridge.routing.router import MailboxPlan, QueuePlan, Router
@@ -32,9 +33,10 @@ class SubscriptionReceiver(Protocol):
     def start(self, done: Done) -> None:
         """Asks for messages; ``done`` when what is sent from now on will arrive."""
 
-    def stop(self, unacknowledged: Sequence[Delivery], in_doubt: bool) -> None:
+    def stop(self, unacknowledged: Sequence[Delivery], in_doubt: bool, done: Done | None = None) -> None:
         """Takes nothing more, and gives back what the client has not acknowledged. ``in_doubt``: its session ends,
-        and the next one is to be told that the client may have seen that."""
+        and the next one is to be told that the client may have seen that. ``done`` when the broker gives this
+        subscription nothing more either; it may be called inside."""
 
     def settle(self, deliveries: Sequence[Delivery], ack: bool, requeue: bool, settling: Settling) -> None:
         """The client's ACK or NACK. ``settling`` waits for what the store makes of it."""
@@ -46,11 +48,12 @@ class SubscriptionReceiver(Protocol):
         """Comes once a sweep."""
 
 
-def frame_key(subscription: Subscription, version: Version, named: bool) -> FrameKey:
+def frame_key(subscription: Subscription, client: Client, named: bool, shown: str | None = None) -> FrameKey:
     """What the MESSAGE frames of a subscription look like (STOMP 1.2 alone has the ``ack`` header)."""
     tracked = subscription.ack is not AckMode.AUTO
-    with_ack = tracked and version is Version.V12
-    return FrameKey(subscription.tag, subscription.id, with_ack, direct=not tracked and not named)
+    with_ack = tracked and client.session.version is Version.V12
+    direct = not tracked and not named
+    return FrameKey(subscription.tag, subscription.id, with_ack, direct, shown, client.connection.compresses)
 
 
 class Held:
@@ -83,7 +86,7 @@ class MailboxReceiver:
         self, client: Client, subscription: Subscription, plan: MailboxPlan, hub: Hub, gate: Gate | None
     ) -> None:
         self.subscription = subscription
-        self.frame_key = frame_key(subscription, client.session.version, gate is not None)
+        self.frame_key = frame_key(subscription, client, gate is not None, plan.shown)
         self._client = client
         self._plan = plan
         self._hub = hub
@@ -92,10 +95,14 @@ class MailboxReceiver:
         self._outstanding = 0
         self._backlog: deque[tuple[bytes, str, Held]] = deque()
 
+    @property
+    def session(self) -> str:
+        return self._client.sender_id
+
     def start(self, done: Done) -> None:
         self._hub.subscribe(self._plan.exchange, self._plan.key, self, done)
 
-    def stop(self, unacknowledged: Sequence[Delivery], in_doubt: bool) -> None:
+    def stop(self, unacknowledged: Sequence[Delivery], in_doubt: bool, done: Done | None = None) -> None:
         self._hub.unsubscribe(self._plan.exchange, self._plan.key, self)
         if self.gate is not None:
             self.gate.close()
@@ -103,11 +110,13 @@ class MailboxReceiver:
             if not in_doubt:
                 _unlock(delivery.token for delivery in unacknowledged)
         self._backlog.clear()
+        if done is not None:
+            done(None)
 
-    def write(self, frame: bytes) -> None:
+    def write(self, frames: bytes, count: int = 1) -> None:
         client = self._client
-        client.messages_out += 1
-        client.connection.write(frame)
+        client.messages_out += count
+        client.connection.write(frames)
 
     def deliver(self, frame: bytes, ack_id: str, message: Message) -> None:
         if self.gate is None:
@@ -149,6 +158,7 @@ class MailboxReceiver:
     def settle(self, deliveries: Sequence[Delivery], ack: bool, requeue: bool, settling: Settling) -> None:
         self._outstanding -= len(deliveries)
         again = not ack and requeue
+        returned = []
         for delivery in deliveries:
             held = delivery.token
             assert isinstance(held, Held)
@@ -158,7 +168,14 @@ class MailboxReceiver:
                 else:
                     held.lock.commit(settling.begin())
             if again:
-                self._hub.redeliver(self, held.message)
+                returned.append(held.message)
+        if returned or self._backlog:
+            # What the client may have now comes after the receipt, as in RabbitMQ.
+            settling.after.append(partial(self._go_on, returned))
+
+    def _go_on(self, returned: Sequence[Message]) -> None:
+        for message in returned:
+            self._hub.redeliver(self, message)
         limit = self._plan.prefetch
         while self._backlog and (limit is None or self._outstanding < limit):
             self._offer(*self._backlog.popleft())
@@ -195,7 +212,7 @@ class QueueReceiver:
         self, client: Client, subscription: Subscription, plan: QueuePlan, router: Router, gate: Gate | None
     ) -> None:
         self.subscription = subscription
-        self.frame_key = frame_key(subscription, client.session.version, gate is not None)
+        self.frame_key = frame_key(subscription, client, gate is not None)
         self.gate = gate
         self._tracked = subscription.ack is not AckMode.AUTO
         self._client = client
@@ -211,13 +228,19 @@ class QueueReceiver:
         self._acks: list[Copy] = []
         self._flushing = False
 
+    @property
+    def spec(self) -> QueueSpec:
+        """The queue."""
+        return self._plan.spec
+
     def start(self, done: Done) -> None:
         def started(result: QueueConsumer | Failure) -> None:
             done(result if isinstance(result, Failure) else None)
 
-        self._consumer = self._router.broker.consume(self._plan.spec, self._plan.prefetch, self, started)
+        plan = self._plan
+        self._consumer = self._router.queues.consume(self._client, plan.spec, plan.prefetch, self, started)
 
-    def stop(self, unacknowledged: Sequence[Delivery], in_doubt: bool) -> None:
+    def stop(self, unacknowledged: Sequence[Delivery], in_doubt: bool, done: Done | None = None) -> None:
         consumer = self._consumer
         if consumer is None:
             return
@@ -232,7 +255,7 @@ class QueueReceiver:
             copy = delivery.token
             assert isinstance(copy, Copy)
             self._give_back(copy)
-        consumer.cancel()
+        self._router.queues.cancel(consumer, self, done)
 
     def on_queue_message(self, message: Message, tag: int) -> None:
         consumer = self._consumer
@@ -367,15 +390,23 @@ def make_receiver(client: Client, subscription: Subscription, taken: Set[str]) -
 
     Raises :class:`~stompbridge.stomp.errors.StompError` where it can not be subscribed to.
     """
-    router = client.shared.router
-    plan = router.plan(subscription)
+    router = client.router
+    plan = router.plan(subscription, client)
     if isinstance(plan, MailboxPlan):
         gate = None if plan.exchange == INTERNAL else _make_gate(client, _own_scope(subscription, taken))
-        return MailboxReceiver(client, subscription, plan, router.hub, gate)
+        return MailboxReceiver(client, subscription, plan, router.hub_of(plan), gate)
     spec = plan.spec
     # Each message of a queue that has a name goes to one of its consumers, so that they have one history.
     scope = _own_scope(subscription, taken) if spec.delete_on_failure else f"queue {spec.name}"
     return QueueReceiver(client, subscription, plan, router, _make_gate(client, scope, plan.prefetch))
+
+
+def queue_to_delete(receiver: SubscriptionReceiver, headers: Mapping[str, str]) -> QueueSpec | None:
+    """The queue that goes with the end of a subscription: that of a durable one to a ``/topic``, where the headers of
+    the UNSUBSCRIBE say ``durable`` or ``persistent``, as in RabbitMQ's plugin."""
+    if not isinstance(receiver, QueueReceiver) or not asks_durable(headers):
+        return None
+    return receiver.spec if receiver.subscription.destination.startswith("/topic/") else None
 
 
 def _own_scope(subscription: Subscription, taken: Set[str]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import ssl
 import struct
 from collections.abc import Callable
 from typing import Any
@@ -199,6 +200,8 @@ class Server:
         self.limits: dict[str, Any] = {"open_timeout": 30.0, "close_timeout": 30.0}
         self.interval = 0.02
         self.listeners: list[Listener] = []
+        self.trust: ssl.SSLContext | None = None
+        """What the clients trust, with which they speak TLS."""
         self.new_listener: Callable[[Connection], Listener] = lambda connection: Listener()
         self.gateway: Gateway
         self.port = 0
@@ -234,7 +237,8 @@ class Server:
         except OSError:
             sock.close()
             raise
-        client = Client(*await asyncio.open_connection(sock=sock))
+        hostname = None if self.trust is None else "localhost"
+        client = Client(*await asyncio.open_connection(sock=sock, ssl=self.trust, server_hostname=hostname))
         self._clients.append(client)
         return client
 
@@ -248,7 +252,9 @@ class Server:
 
     def websocket(self, **options: Any) -> connect:
         """websockets' own client, as a context manager."""
-        return connect(f"ws://127.0.0.1:{self.port}/ws", compression=None, proxy=None, **options)
+        scheme, host = ("ws", "127.0.0.1") if self.trust is None else ("wss", "localhost")
+        values = {"compression": None, "ssl": self.trust, "host": "127.0.0.1", **options}
+        return connect(f"{scheme}://{host}:{self.port}/ws", proxy=None, **values)
 
     async def until_ended(self, reason: CloseReason, count: int = 1) -> None:
         """Waits until so many sockets are gone for this reason."""

@@ -199,16 +199,24 @@ async def test_a_transaction_of_acknowledgements_is_answered_at_once(world: Worl
     assert not client.session.unacked
 
 
+@pytest.mark.parametrize("wrong", [{"destination": "/nonsense/a"}, {"destination": "/queue/a", "durable": "maybe"}])
+async def test_a_send_that_can_not_be_served_is_refused_before_the_commit(world: World, wrong: dict[str, str]) -> None:
+    client, connection = world.client()
+    client.on_data(frame("BEGIN", transaction="t") + frame("SEND", **wrong, transaction="t", receipt="never"))
+    assert connection.commands() == ["ERROR"]
+    client.on_data(frame("SEND", destination="/topic/a", transaction="t"))
+    client.on_data(frame("COMMIT", transaction="t", receipt="done"))
+    assert connection.receipts() == ["done"]
+    assert connection.commands() == ["ERROR", "RECEIPT"]
+
+
 async def test_a_commit_with_a_failed_send_has_no_receipt_but_the_error(world: World) -> None:
     client, connection = world.client()
-    client.on_data(frame("BEGIN", transaction="t") + frame("SEND", destination="/nonsense/a", transaction="t"))
-    client.on_data(frame("COMMIT", transaction="t", receipt="done"))
-    assert connection.commands() == ["ERROR"]
     world.broker.hold_confirms = True
     client.on_data(frame("BEGIN", transaction="t") + frame("SEND", destination="/topic/a", transaction="t"))
     client.on_data(frame("COMMIT", transaction="t", receipt="done"))
     world.broker.confirms.pop()(Failure("rejected", "full", fatal=False))
-    assert connection.commands() == ["ERROR", "ERROR"]
+    assert connection.commands() == ["ERROR"]
     assert connection.receipts() == []
 
 
@@ -247,6 +255,23 @@ async def test_too_many_unacknowledged_messages_end_the_session(world: World, de
         await asyncio.sleep(0)
     assert connection.bodies() == ["0", "1", "2"]
     assert connection.closed == (CloseReason.SLOW_CONSUMER, "Too many unacknowledged messages")
+
+
+async def test_the_receipt_of_a_nack_comes_before_the_message_comes_again(world: World) -> None:
+    client, connection = world.client()
+    client.on_data(
+        frame("SUBSCRIBE", id="0", destination="/topic/a", ack="client") + frame("SEND", destination="/topic/a")
+    )
+    client.on_data(frame("NACK", id=acks(connection)[0], receipt="n"))
+    assert connection.commands() == ["MESSAGE", "RECEIPT", "MESSAGE"]
+
+
+async def test_the_receipt_of_an_ack_comes_before_what_waited_behind_it(world: World) -> None:
+    client, connection = world.client()
+    client.on_data(frame("SUBSCRIBE", id="0", destination="/topic/a", ack="client", prefetch_count="1"))
+    client.on_data(2 * frame("SEND", destination="/topic/a"))
+    client.on_data(frame("ACK", id=acks(connection)[0], receipt="a"))
+    assert connection.commands() == ["MESSAGE", "RECEIPT", "MESSAGE"]
 
 
 async def test_nack_gives_a_mailbox_message_back_to_its_subscription(world: World) -> None:

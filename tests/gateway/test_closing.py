@@ -12,13 +12,17 @@ def test_labels_are_unique_words() -> None:
     assert labels == [reason.name.lower() for reason in CloseReason]
 
 
-@pytest.mark.parametrize("reason", [reason for reason in CloseReason if reason is not CloseReason.CLIENT_LOST])
+# RFC 6455 section 7.4.1: for what was no WebSocket any more, or none yet.
+NEVER_SENT = {CloseReason.CLIENT_LOST: 1006, CloseReason.TLS_FAILED: 1015}
+
+
+@pytest.mark.parametrize("reason", [reason for reason in CloseReason if reason not in NEVER_SENT])
 def test_codes_and_texts_fit_a_close_frame(reason: CloseReason) -> None:
     assert len(Close(reason.code, reason.text).serialize()) <= 125
 
 
-def test_a_lost_client_has_the_code_that_is_never_sent() -> None:
-    assert CloseReason.CLIENT_LOST.code == 1006
+def test_what_can_not_be_told_has_the_codes_that_are_never_sent() -> None:
+    assert {reason: reason.code for reason in NEVER_SENT} == NEVER_SENT
 
 
 def test_a_restart_is_worth_another_try_and_a_violation_is_not() -> None:

@@ -9,7 +9,8 @@ from structlog.testing import capture_logs
 from websockets.exceptions import ConnectionClosed, ConnectionClosedOK, InvalidStatus
 
 from stompbridge.gateway.closing import CloseReason
-from stompbridge.gateway.connection import Connection, _address, ws_frame
+from stompbridge.gateway.connection import Connection
+from stompbridge.gateway.frames import ws_frame
 from tests.gateway.harness import (
     BINARY,
     CLOSE,
@@ -830,12 +831,6 @@ async def test_many_connections_share_a_frame(server: Server) -> None:
         listener.connection.write(data)
     for client, _ in opened:
         assert await client.frame() == (TEXT, b"for all")
-
-
-def test_addresses() -> None:
-    assert _address(("192.0.2.1", 80)) == "192.0.2.1:80"
-    assert _address(("2001:db8::1", 80, 0, 0)) == "[2001:db8::1]:80"
-    assert _address(None) == ""
 
 
 async def test_one_client_does_not_disturb_another_that_closes(server: Server) -> None:

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from websockets.protocol import SEND_EOF, State
 
+from stompbridge.gateway.closing import CloseReason
 from stompbridge.gateway.handshake import MAX_REQUEST, Handshake, StompServerProtocol, is_same_origin
 from tests.gateway.harness import CLOSE, PING, TEXT, frame, request
 
@@ -14,9 +15,16 @@ from tests.gateway.harness import CLOSE, PING, TEXT, frame, request
 class Run:
     """What became of a request that came in these parts."""
 
-    def __init__(self, *parts: bytes, path: str = "/ws", origins: Sequence[str] = ()) -> None:
-        self.protocol = StompServerProtocol(1000)
-        self.handshake = Handshake(self.protocol, path, origins)
+    def __init__(
+        self,
+        *parts: bytes,
+        path: str = "/ws",
+        origins: Sequence[str] = (),
+        https: bool = False,
+        compression: bool = False,
+    ) -> None:
+        self.protocol = StompServerProtocol(1000, compression)
+        self.handshake = Handshake(self.protocol, path, origins, https)
         self.rest: bytes | None = None
         for n, part in enumerate(parts):
             self.rest = self.handshake.receive(part)
@@ -142,10 +150,46 @@ def test_subprotocols(offered: str | None, chosen: str | None) -> None:
     assert run.protocol.subprotocol == chosen
 
 
+DEFLATE = "permessage-deflate"
+OFFERS: list[tuple[str, str | None, bool]] = [
+    (DEFLATE, "server_no_context_takeover; client_no_context_takeover; server_max_window_bits=12", True),
+    # As browsers offer it.
+    (
+        f"{DEFLATE}; client_max_window_bits",
+        "server_no_context_takeover; client_no_context_takeover; server_max_window_bits=12; client_max_window_bits=12",
+        True,
+    ),
+    (
+        f"{DEFLATE}; server_max_window_bits=15",
+        "server_no_context_takeover; client_no_context_takeover; server_max_window_bits=12",
+        True,
+    ),
+    # Too small for what is shared: this client gets messages as they are.
+    (
+        f"{DEFLATE}; server_max_window_bits=9",
+        "server_no_context_takeover; client_no_context_takeover; server_max_window_bits=9",
+        False,
+    ),
+    (f"{DEFLATE}; server_max_window_bits=8", None, False),
+    (f"{DEFLATE}; nonsense", None, False),
+    ("x-webkit-deflate-frame", None, False),
+]
+
+
+@pytest.mark.parametrize(("offered", "chosen", "compresses"), OFFERS)
+def test_compression(offered: str, chosen: str | None, compresses: bool) -> None:
+    run = Run(request(headers={"Sec-WebSocket-Extensions": offered}), compression=True)
+    assert run.status == 101
+    expected = None if chosen is None else f"{DEFLATE}; {chosen}"
+    assert run.headers.get("Sec-WebSocket-Extensions") == expected
+    assert run.protocol.compresses is compresses
+
+
 def test_no_extension_is_accepted() -> None:
     run = Run(request(headers={"Sec-WebSocket-Extensions": "permessage-deflate; client_max_window_bits"}))
     assert run.status == 101
     assert "Sec-WebSocket-Extensions" not in run.headers
+    assert not run.protocol.compresses
 
 
 SAME = [
@@ -184,14 +228,31 @@ OTHER = [
 
 @pytest.mark.parametrize(("origin", "host"), SAME)
 def test_same_origins(origin: str, host: str) -> None:
-    assert is_same_origin(origin, host)
+    assert is_same_origin(origin, host, False)
     assert Run(request(headers={"Origin": origin, "Host": host})).status == 101
 
 
 @pytest.mark.parametrize(("origin", "host"), OTHER)
 def test_other_origins(origin: str, host: str) -> None:
-    assert not is_same_origin(origin, host)
+    assert not is_same_origin(origin, host, False)
     assert Run(request(headers={"Origin": origin, "Host": host})).status == 403
+
+
+@pytest.mark.parametrize(
+    ("origin", "host", "status"),
+    [
+        ("https://chat.example", "chat.example", 101),
+        ("https://chat.example", "chat.example:443", 101),
+        ("https://chat.example:8443", "chat.example:8443", 101),
+        # The page came over a connection that anybody may have tampered with.
+        ("http://chat.example", "chat.example", 403),
+        ("http://chat.example:443", "chat.example:443", 403),
+        ("http://chat.example:8443", "chat.example:8443", 403),
+    ],
+)
+def test_origins_where_the_server_ends_tls(origin: str, host: str, status: int) -> None:
+    assert is_same_origin(origin, host, True) is (status == 101)
+    assert Run(request(headers={"Origin": origin, "Host": host}), https=True).status == status
 
 
 @pytest.mark.parametrize(
@@ -214,7 +275,7 @@ def test_listed_origins_are_the_only_ones(origin: str | None, status: int) -> No
 @settings(max_examples=100, deadline=None)
 @given(st.text(max_size=30), st.text(max_size=30))
 def test_odd_origins_are_answered(origin: str, host: str) -> None:
-    is_same_origin(origin, host)
+    is_same_origin(origin, host, False)
 
 
 @pytest.mark.parametrize(
@@ -248,7 +309,7 @@ def test_incomplete() -> None:
 
 def test_turned_away() -> None:
     run = Run(request()[:20])
-    run.handshake.turn_away()
+    run.handshake.turn_away(CloseReason.SHUTDOWN)
     out = run.handshake.output()
     assert out[0].startswith(b"HTTP/1.1 503 ")
     assert out[1:] == [SEND_EOF]

@@ -50,6 +50,17 @@ async def test_port_in_use() -> None:
     gateway.stop_accepting()
 
 
+async def test_a_port_is_shared_by_those_who_want_it() -> None:
+    first = new_gateway(port=0, reuse_port=True)
+    ((_, port),) = await first.start()
+    second = new_gateway(port=port, reuse_port=True)
+    assert await second.start() == [("127.0.0.1", port)]
+    with pytest.raises(ListenError, match="Address already in use"):
+        await new_gateway(port=port).start()
+    for gateway in (first, second):
+        gateway.stop_accepting()
+
+
 @pytest.mark.parametrize(
     ("error", "expected"),
     [

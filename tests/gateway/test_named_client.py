@@ -13,7 +13,8 @@ from stompbridge.brokers.base import Failure, Message, QueueListener
 from stompbridge.brokers.queues import MemoryConsumer
 from stompbridge.config import Dedup, Limits, Settings
 from stompbridge.dedup.store import Settled
-from stompbridge.gateway.client import CLIENT_ID_MAX, Client
+from stompbridge.gateway.admission import CLIENT_ID_MAX
+from stompbridge.gateway.client import Client
 from stompbridge.gateway.closing import CloseReason
 from tests.gateway.world import Connection, World, acks, frame
 

@@ -347,3 +347,15 @@ def test_a_big_frame_in_small_pieces_takes_linear_time() -> None:
     small = min(seconds(200_000) for _ in range(3))
     big = min(seconds(1_600_000) for _ in range(3))
     assert big < small * 8 * 4
+
+
+def test_nothing_is_held_after_the_end() -> None:
+    protocol = ServerProtocol(state=State.OPEN, max_size=MAX_SIZE)
+    receiver = Receiver(protocol, MAX_SIZE, 10)
+    receiver.feed(frame(TEXT, b"whole") + frame(TEXT, b"x" * 200)[:-1])
+    assert receiver.next() == b"whole"
+    assert receiver.next() is None
+    receiver.clear()
+    receiver.feed(b"")
+    assert receiver.next() is None
+    assert not receiver._data

@@ -13,13 +13,14 @@ from stompbridge.dedup.memory import MemoryStore
 from stompbridge.dedup.store import Begun, Claimed, Identity, Opened, Outcome, Receiver, Refusal, StoreOptions
 from stompbridge.gateway.client import Client
 from stompbridge.gateway.closing import CloseReason
-from stompbridge.gateway.connection import ws_frame
+from stompbridge.gateway.frames import ws_frame
 from stompbridge.gateway.gate import Idempotence
-from stompbridge.gateway.shared import Shared
+from stompbridge.gateway.shared import SessionsOf, Shared
 from stompbridge.routing.application import Application
 from stompbridge.routing.hub import Hub
 from stompbridge.routing.once import Once
 from stompbridge.routing.router import Router
+from stompbridge.routing.users import EXCHANGE as USERS
 
 CONNECT = b"CONNECT\naccept-version:1.2\n\n\0"
 
@@ -29,6 +30,10 @@ class Connection:
 
     def __init__(self) -> None:
         self.remote = "192.0.2.1:50000"
+        self.address = "192.0.2.1"
+        self.upgrade: dict[str, str] = {}
+        self.compresses = False
+        self.is_accepted = False
         self.last_read = 0.0
         self.last_write = 0.0
         self.max_message = 0
@@ -54,6 +59,9 @@ class Connection:
             self.closed = (reason, text)
             self.reason = reason
 
+    def accepted(self) -> None:
+        self.is_accepted = True
+
     def pause_reading(self) -> None:
         self.reading_paused = True
         self.pauses += 1
@@ -75,7 +83,7 @@ class SlowBroker(MemoryBroker):
     """The embedded broker, but it confirms and binds when the test says so."""
 
     def __init__(self) -> None:
-        super().__init__(BrokerSettings(exchange=(Exchange(name="chat"),)))
+        super().__init__(BrokerSettings(exchange=(Exchange(name="chat"), Exchange(name=USERS))))
         self.hold_confirms = False
         self.hold_binds = False
         self.stuck = False
@@ -206,6 +214,7 @@ class World:
             lambda: self.now,
             0.5,
             self.idempotence,
+            SessionsOf(settings.limits.connections_per_user),
         )
 
     def client(self, connect: bytes = CONNECT) -> tuple[Client, Connection]:
