@@ -16,13 +16,18 @@ from functools import lru_cache
 from typing import Literal
 
 from stompbridge.brokers.base import HeaderValue, QueueSpec
+from stompbridge.routing import users
 from stompbridge.routing.values import boolean, integer, short_string
 from stompbridge.stomp import errors
+from stompbridge.stomp.errors import StompError
 
 Command = Literal["SEND", "SUBSCRIBE"]
 
 TOPIC_EXCHANGE = "amq.topic"
 """The exchange behind ``/topic``."""
+
+TEMPORARY = "/temp-queue/"
+"""What a ``reply-to`` begins with that asks for a queue of the session's own."""
 
 _QUEUE_PREFIX = "stomp-subscription-"
 _CACHED_LENGTH = 512  # longer texts are not worth keeping, and would let clients fill the memory
@@ -38,6 +43,8 @@ _INTEGER_ARGUMENTS = (
     "x-stream-filter-size-bytes",
 )
 _TEXT_ARGUMENTS = ("x-dead-letter-exchange", "x-dead-letter-routing-key", "x-queue-type", "x-max-age")
+QUEUE_ARGUMENTS = frozenset((*_INTEGER_ARGUMENTS, *_TEXT_ARGUMENTS))
+"""Headers that become arguments of a queue that is declared."""
 _REPLICATED = ("quorum", "stream")
 
 
@@ -48,6 +55,7 @@ class Kind(Enum):
     QUEUE = "queue"
     APP = "app"
     INTERNAL = "internal"
+    USER = "user"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +63,8 @@ class Destination:
     """A destination that was understood. ``text`` is what the client wrote.
 
     A message for it goes to ``exchange`` with ``key``; for a queue these are the default exchange and the queue's
-    name; for ``/internal`` the key is the rest of the text. ``declare``: the queue is made at its first use.
+    name; for ``/internal`` the key is the rest of the text. ``declare``: the queue is made at its first use. For
+    ``/user`` the key lacks its first word, the name: that is ``user``, or the client's own where it is empty.
     """
 
     kind: Kind
@@ -64,6 +73,7 @@ class Destination:
     key: str = ""
     queue: str = ""
     declare: bool = False
+    user: str = ""
 
 
 def parse(text: str, command: Command) -> Destination:
@@ -87,7 +97,7 @@ def queue_spec(dest: Destination, headers: Mapping[str, str], subscription_id: s
     ``StompError`` for header values that do not fit.
     """
     if dest.kind is Kind.QUEUE:
-        return _named_queue(dest, headers, durable=_durable(headers))
+        return _named_queue(dest, headers, durable=asks_durable(headers))
     if dest.kind is Kind.EXCHANGE and _wants_queue(headers):
         return own_queue(dest, headers, subscription_id)
     return None
@@ -102,7 +112,7 @@ def own_queue(dest: Destination, headers: Mapping[str, str], subscription_id: st
     """
     arguments = _queue_arguments(headers)
     replicated = arguments.get("x-queue-type") in _REPLICATED
-    asked = _durable(headers)
+    asked = asks_durable(headers)
     durable = replicated if asked is None else asked
     name = headers.get("x-queue-name", "").strip()
     unnamed = not name
@@ -123,6 +133,25 @@ def own_queue(dest: Destination, headers: Mapping[str, str], subscription_id: st
         consumer_arguments=_consumer_arguments(headers),
         delete_on_failure=unnamed and not asked,
     )
+
+
+def reply_queue() -> QueueSpec:
+    """A queue for answers to one session. It is not named by the broker, so that it can be had back by that name, which
+    begins with a word of its own, so that permissions can tell it from others."""
+    name = f"{_QUEUE_PREFIX}reply.{secrets.token_urlsafe(16)}"
+    return QueueSpec(name, durable=False, auto_delete=True, exclusive=True)
+
+
+def check_reply_to(text: str) -> None:
+    """Raises ``StompError`` for a SEND's ``reply-to`` that is no destination. A queue's name is one."""
+    if "/" not in text:
+        return
+    if text.startswith(TEMPORARY) and len(text) > len(TEMPORARY) and text.count("/") == 2:
+        return
+    try:
+        parse(text, "SEND")
+    except StompError as error:
+        raise errors.processing_error(f"header 'reply-to': {error.body.strip()}") from None
 
 
 def sent_queue(dest: Destination, headers: Mapping[str, str]) -> QueueSpec:
@@ -175,6 +204,9 @@ def _parse(text: str, command: Command) -> Destination:
                     raise errors.not_valid_for(text, command)
                 key = short_string("the destination", text.removeprefix("/internal/"))
                 return Destination(Kind.INTERNAL, text, key=key)
+            case ["user", *_]:
+                user, key = users.parse_user(text, command)
+                return Destination(Kind.USER, text, users.EXCHANGE, key, user=user)
             case ["queue" | "topic" | "exchange" | "temp-queue" | "app" | "internal" as kind, *_]:
                 raise errors.invalid_destination(text[1 + len(kind) :], kind.replace("-", "_"))
             case ["amq", "queue", *_]:
@@ -194,6 +226,8 @@ def _queue(text: str, name: str, declare: bool) -> Destination:
 
 def _exchange(text: str, name: str, key: str = "") -> Destination:
     name = short_string("the exchange's name", name.replace("%2F", "/"))
+    if name == users.EXCHANGE:
+        raise errors.invalid_destination(text.removeprefix("/exchange"), "exchange")
     return Destination(Kind.EXCHANGE, text, name, short_string("the routing key", key.replace("%2F", "/")))
 
 
@@ -240,7 +274,7 @@ def _named_queue(dest: Destination, headers: Mapping[str, str], durable: bool | 
 
 def _wants_queue(headers: Mapping[str, str]) -> bool:
     return (
-        _durable(headers) is True
+        asks_durable(headers) is True
         or "auto-delete" in headers
         or "exclusive" in headers
         or "x-queue-name" in headers
@@ -250,8 +284,9 @@ def _wants_queue(headers: Mapping[str, str]) -> bool:
     )
 
 
-def _durable(headers: Mapping[str, str]) -> bool | None:
-    for name in ("durable", "persistent"):
+def asks_durable(headers: Mapping[str, str]) -> bool | None:
+    """Whether a SUBSCRIBE or UNSUBSCRIBE asks for a durable queue; ``None`` where it does not say."""
+    for name in ("persistent", "durable"):
         value = headers.get(name)
         if value is not None:
             return boolean(f"header '{name}'", value)
@@ -276,8 +311,9 @@ def _queue_arguments(headers: Mapping[str, str]) -> dict[str, HeaderValue]:
 
 def _consumer_arguments(headers: Mapping[str, str]) -> dict[str, HeaderValue]:
     arguments: dict[str, HeaderValue] = {}
-    if "x-stream-offset" in headers:
-        arguments["x-stream-offset"] = _stream_offset(headers["x-stream-offset"].strip())
+    offset = _stream_offset(headers.get("x-stream-offset", ""))
+    if offset is not None:
+        arguments["x-stream-offset"] = offset
     if "x-stream-filter" in headers:
         arguments["x-stream-filter"] = [word.strip() for word in headers["x-stream-filter"].split(",")]
     if "x-stream-match-unfiltered" in headers:
@@ -288,12 +324,11 @@ def _consumer_arguments(headers: Mapping[str, str]) -> dict[str, HeaderValue]:
 
 
 def _stream_offset(text: str) -> HeaderValue:
-    if text in ("first", "last", "next"):
-        return text
+    """``None`` for what is no offset, as the plugin has it: RabbitMQ would close the whole connection for it."""
     form, _, number = text.partition("=")
     if form == "offset":
-        return integer("header 'x-stream-offset'", number, 0)
+        return integer("header 'x-stream-offset'", number)
     if form == "timestamp":
         # Year 9999: the end of what a datetime holds.
         return datetime.fromtimestamp(integer("header 'x-stream-offset'", number, 0, 253_402_300_799), UTC)
-    raise errors.processing_error("header 'x-stream-offset' must be first, last, next, offset=N or timestamp=N")
+    return text if text in ("first", "last", "next") else None

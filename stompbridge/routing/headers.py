@@ -1,7 +1,7 @@
 """STOMP headers to AMQP properties and back, as RabbitMQ's STOMP plugin maps them.
 
 A SEND becomes a :class:`~stompbridge.brokers.base.Message`. The way back comes in two parts, so that receivers
-share what they can: the tail is the same for all of them, the head holds what belongs to the subscription.
+share what they can: the head holds what belongs to the subscription, the rest is the same for all of them.
 """
 
 from __future__ import annotations
@@ -9,8 +9,10 @@ from __future__ import annotations
 import json
 from datetime import datetime
 from decimal import Decimal
+from typing import NamedTuple
 
 from stompbridge.brokers.base import HeaderValue, Message
+from stompbridge.routing.destinations import check_reply_to
 from stompbridge.routing.values import SHORT_STRING, boolean, integer, short_string
 from stompbridge.stomp import errors
 from stompbridge.stomp.frames import escape
@@ -41,7 +43,9 @@ _SPECIAL = frozenset({"persistent", "priority", "timestamp", "expiration", "mess
 # Of a MESSAGE: what the server says itself is not to be said again by an AMQP header of the same name.
 _SERVER = frozenset({"destination", "message-id", "subscription", "redelivered", "ack", "content-length"})
 
-_REPLY_PREFIXES = ("/exchange", "/topic", "/queue", "/amq/queue", "/reply-queue/")
+_COLON = escape(":")
+
+_REPLY_PREFIXES = ("/exchange", "/topic", "/queue", "/amq/queue", "/reply-queue/", "/app/", "/user/")
 
 
 def message_from_send(headers: dict[str, str], body: bytes, exchange: str, key: str) -> Message:
@@ -57,6 +61,8 @@ def message_from_send(headers: dict[str, str], body: bytes, exchange: str, key: 
         if attribute is not None:
             if len(value) * 4 > SHORT_STRING:
                 short_string(f"header '{name}'", value)
+            if name == "reply-to":
+                check_reply_to(value)
             setattr(message, attribute, value)
         elif name in _SPECIAL:
             if name not in _CONSUMED:
@@ -68,19 +74,33 @@ def message_from_send(headers: dict[str, str], body: bytes, exchange: str, key: 
     return message
 
 
-def message_head(subscription: str | None, message_id: str, with_ack: bool) -> bytes:
-    """The first lines of a MESSAGE: what depends on the subscription. ``subscription`` is its id, if it has one."""
+class SharedPart(NamedTuple):
+    """What the MESSAGE frames of one message have in common, in the order of RabbitMQ's plugin."""
+
+    destination: str
+    """The header's line."""
+    redelivered: str
+    """The header's line."""
+    rest: bytes
+    """The other headers, the body and the frame's end."""
+    binary: bool
+    """Whether it must go out as a binary WebSocket message, since the body is not UTF-8."""
+
+
+def message_head(subscription: str | None, message_id: str, with_ack: bool, shared: SharedPart) -> bytes:
+    """The lines of a MESSAGE up to the last that depends on the subscription; ``shared.rest`` follows.
+    ``subscription`` is its id, if it has one."""
     message_id = escape(message_id)
     head = "MESSAGE\n" if subscription is None else f"MESSAGE\nsubscription:{escape(subscription)}\n"
     if with_ack:
-        return f"{head}message-id:{message_id}\nack:{message_id}\n".encode()
-    return f"{head}message-id:{message_id}\n".encode()
+        ack = f"ack:{message_id}\n"
+        return f"{head}{shared.destination}message-id:{message_id}\n{shared.redelivered}{ack}".encode()
+    return f"{head}{shared.destination}message-id:{message_id}\n{shared.redelivered}".encode()
 
 
-def message_tail(message: Message, destination: str) -> tuple[bytes, bool]:
-    """The rest of a MESSAGE, its end included, and whether it must go out as a binary WebSocket message since its
-    body is not UTF-8."""
-    lines = {"destination": destination, "redelivered": "true" if message.redelivered else "false"}
+def shared_part(message: Message, destination: str) -> SharedPart:
+    """Of a MESSAGE that shows this destination."""
+    lines: dict[str, str] = {}
     for name, value in message.headers.items():
         if name in _SERVER or name.startswith(OWN_PREFIX):
             continue
@@ -91,7 +111,9 @@ def message_tail(message: Message, destination: str) -> tuple[bytes, bool]:
     body = message.body
     if body:
         lines["content-length"] = str(len(body))
-    return b"%b\n\n%b\0\n" % (_join(lines).encode(), body), not _is_utf8(body)
+    rest = b"%b\n\n%b\0\n" % (_join(lines).encode(), body) if lines else b"\n%b\0\n" % body
+    redelivered = "redelivered:true\n" if message.redelivered else "redelivered:false\n"
+    return SharedPart(f"destination:{escape(destination)}\n", redelivered, rest, not _is_utf8(body))
 
 
 def _set_special(message: Message, name: str, value: str) -> None:
@@ -124,7 +146,7 @@ def _put_properties(lines: dict[str, str], message: Message) -> None:
         lines["amqp-message-id"] = message.message_id
     if message.expiration is not None:
         lines["expiration"] = message.expiration
-    reply_to = message.reply_to
+    reply_to = lines.get("reply-to") if message.reply_to is None else message.reply_to
     if reply_to is not None:
         lines["reply-to"] = reply_to if reply_to.startswith(_REPLY_PREFIXES) else "/reply-queue/" + reply_to
     if message.correlation_id is not None:
@@ -140,16 +162,15 @@ def _put_properties(lines: dict[str, str], message: Message) -> None:
 
 
 def _join(lines: dict[str, str]) -> str:
-    """The header lines. Counting the separators proves that hardly any message needs escapes."""
+    """The header lines. Counting the separators proves that hardly any message needs escapes other than for the colon,
+    which stands in each message id of ours."""
     joined = "\n".join([f"{name}:{value}" for name, value in lines.items()])
-    if (
-        joined.count(":") == len(lines)
-        and joined.count("\n") == len(lines) - 1
-        and "\\" not in joined
-        and "\r" not in joined
-        and "\0" not in joined
-    ):
-        return joined
+    if joined.count("\n") == len(lines) - 1 and "\\" not in joined and "\r" not in joined and "\0" not in joined:
+        if joined.count(":") == len(lines):
+            return joined
+        return "\n".join(
+            [f"{name.replace(':', _COLON)}:{value.replace(':', _COLON)}" for name, value in lines.items()]
+        )
     return "\n".join([f"{escape(name)}:{escape(value)}" for name, value in lines.items()])
 
 

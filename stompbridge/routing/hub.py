@@ -15,10 +15,12 @@ from typing import NamedTuple, Protocol
 from stompbridge.brokers.base import Broker, Done, Failure, Message
 from stompbridge.brokers.topics import TopicTrie
 from stompbridge.dedup.window import Verdict
+from stompbridge.routing.deflate import Deflater
 from stompbridge.routing.destinations import shown
-from stompbridge.routing.headers import message_head, message_tail
+from stompbridge.routing.headers import SharedPart, message_head, shared_part
 from stompbridge.routing.identity import identity_of
 from stompbridge.routing.seen import Seen
+from stompbridge.routing.users import EXCHANGE as USERS
 
 INTERNAL = "/internal"
 """The exchange name under which ``/internal/...`` destinations live; no broker is asked for it."""
@@ -35,6 +37,10 @@ class FrameKey(NamedTuple):
     """Whether an ``ack`` header is due (STOMP 1.2, ack mode other than auto)."""
     direct: bool
     """Whether the frame is written without further ado: nothing to be acknowledged, no history to be asked."""
+    shown: str | None = None
+    """The ``destination`` header, where it is not that of the message: a user's own messages look the same to all."""
+    compressed: bool = False
+    """Whether the receiver takes compressed WebSocket messages."""
 
 
 class Receiver(Protocol):
@@ -42,11 +48,21 @@ class Receiver(Protocol):
 
     frame_key: FrameKey
 
-    def write(self, frame: bytes) -> None:
-        """Takes a shared frame; called where the frame key says ``direct``."""
+    @property
+    def session(self) -> str:
+        """The client's session id."""
+
+    def write(self, frames: bytes, count: int = 1) -> None:
+        """Takes so many shared frames, joined; called where the frame key says ``direct``."""
 
     def deliver(self, frame: bytes, ack_id: str, message: Message) -> None:
         """Takes a shared frame, its ack id, and what it was made of; called where it does not."""
+
+
+class Wrap(Protocol):
+    """Makes a WebSocket frame: of text, or as binary, or of what :class:`Deflater` made of it."""
+
+    def __call__(self, payload: bytes, binary: bool, compressed: bool = False) -> bytes: ...
 
 
 Tap = Callable[[Message], None]
@@ -118,15 +134,13 @@ class _Mailbox:
 class Hub:
     """The local subscriptions of the process.
 
-    ``wrap`` makes a WebSocket frame of a STOMP frame (second argument: as binary). ``boot`` is the process's part
-    of its message ids.
+    ``wrap`` makes a WebSocket frame of a STOMP frame. ``boot`` is the process's part of its message ids.
     """
 
-    def __init__(
-        self, broker: Broker, wrap: Callable[[bytes, bool], bytes], boot: str, window: int, history_ttl: float
-    ) -> None:
+    def __init__(self, broker: Broker, wrap: Wrap, boot: str, window: int, history_ttl: float) -> None:
         self._broker = broker
         self._wrap = wrap
+        self._deflater = Deflater()
         self._boot = boot
         self._window = window
         self._history_ttl = history_ttl
@@ -221,21 +235,36 @@ class Hub:
 
     def on_mailbox_messages(self, exchange: str, messages: Sequence[Message]) -> None:
         """Messages from the broker. A copy of what came through this exchange before is suppressed, once for all
-        receivers; the same message may rightly come through two exchanges."""
+        receivers; the same message may rightly come through two exchanges. Neighbours with one routing key go to a
+        receiver in one piece."""
         mailbox = self._mailboxes.get(exchange)
         if mailbox is None:
             return
         now = monotonic()
-        for message in messages:
-            identity = identity_of(message)
-            if identity is not None:
-                verdict = mailbox.seen.check_and_record(identity, now)
-                if verdict is Verdict.DUPLICATE:
-                    self.suppressed += 1
+        gathered: dict[_Group, list[bytes]] = {}
+        run, last = "", len(messages) - 1
+        try:
+            for index, message in enumerate(messages):
+                identity = identity_of(message)
+                if identity is not None:
+                    verdict = mailbox.seen.check_and_record(identity, now)
+                    if verdict is Verdict.DUPLICATE:
+                        self.suppressed += 1
+                        continue
+                    if verdict is Verdict.TOO_OLD and message.redelivered:
+                        self.in_doubt += 1
+                key = message.routing_key
+                nodes, destination = mailbox.match(key), shown(message.exchange, key)
+                if exchange == USERS:
+                    self._fan_out_to_user(nodes, message, destination)
                     continue
-                if verdict is Verdict.TOO_OLD and message.redelivered:
-                    self.in_doubt += 1
-            self._fan_out(mailbox.match(message.routing_key), message, shown(message.exchange, message.routing_key))
+                if gathered and key != run:
+                    self._write(gathered)
+                run = key
+                more = bool(gathered) or (index < last and messages[index + 1].routing_key == key)
+                self._fan_out(nodes, message, destination, gathered if more else None)
+        finally:
+            self._write(gathered)
 
     def publish_internal(self, key: str, body: bytes, content_type: str) -> None:
         """Sends a notice of the process itself to the local subscribers of ``/internal/<key>``."""
@@ -247,9 +276,9 @@ class Hub:
     def encode(self, key: FrameKey, message: Message) -> tuple[bytes, str]:
         """One message for one receiver: the WebSocket frame and its ack id."""
         self._number += 1
-        tail, binary = message_tail(message, shown(message.exchange, message.routing_key))
+        shared = shared_part(message, key.shown or shown(message.exchange, message.routing_key))
         ack_id = f"{key.tag}@@{self._boot}@@{self._number}"
-        return self._wrap(message_head(key.subscription, ack_id, key.with_ack) + tail, binary), ack_id
+        return self._frame(key, ack_id, shared), ack_id
 
     def redeliver(self, receiver: Receiver, message: Message) -> None:
         """Delivers again what a client gave back."""
@@ -261,24 +290,71 @@ class Hub:
         for mailbox in self._mailboxes.values():
             mailbox.seen.sweep(now)
 
-    def _fan_out(self, nodes: Iterable[_Node], message: Message, destination: str) -> None:
+    def _fan_out(
+        self,
+        nodes: Iterable[_Node],
+        message: Message,
+        destination: str,
+        gathered: dict[_Group, list[bytes]] | None = None,
+    ) -> None:
+        """With ``gathered``, frames that are simply to be written are added to it instead."""
         self._number += 1
         suffix = f"@@{self._boot}@@{self._number}"
-        tail = b""
-        binary = False
+        shared: SharedPart | None = None
         for node in nodes:
             for key, group in list(node.groups.items()):
-                if not tail:
-                    tail, binary = message_tail(message, destination)
-                ack_id = key.tag + suffix
-                frame = self._wrap(message_head(key.subscription, ack_id, key.with_ack) + tail, binary)
-                receivers = group.receivers()
-                self.deliveries += len(receivers)
-                if key.direct:
-                    for receiver in receivers:
-                        receiver.write(frame)
+                if shared is None:
+                    shared = shared_part(message, destination)
+                if gathered is not None and key.direct:
+                    gathered.setdefault(group, []).append(self._frame(key, key.tag + suffix, shared))
                 else:
-                    for receiver in receivers:
-                        receiver.deliver(frame, ack_id, message)
+                    self._give(key, group.receivers(), message, suffix, shared)
             for tap in node.taps:
                 tap(message)
+
+    def _write(self, gathered: dict[_Group, list[bytes]]) -> None:
+        """One write for each receiver, and so one system call: that is most of what a delivery costs."""
+        for group, frames in gathered.items():
+            data, count, receivers = b"".join(frames), len(frames), group.receivers()
+            self.deliveries += count * len(receivers)
+            for receiver in receivers:
+                receiver.write(data, count)
+        gathered.clear()
+
+    def _fan_out_to_user(self, nodes: Iterable[_Node], message: Message, destination: str) -> None:
+        """Each subscription sees the destination that it named. A ``session`` header picks one of the sessions."""
+        self._number += 1
+        suffix = f"@@{self._boot}@@{self._number}"
+        session = message.headers.get("session")
+        shared: dict[str, SharedPart] = {}
+        for node in nodes:
+            for key, group in list(node.groups.items()):
+                receivers = group.receivers()
+                if session is not None:
+                    receivers = tuple(receiver for receiver in receivers if receiver.session == session)
+                if receivers:
+                    text = key.shown or destination
+                    if text not in shared:
+                        shared[text] = shared_part(message, text)
+                    self._give(key, receivers, message, suffix, shared[text])
+
+    def _give(
+        self, key: FrameKey, receivers: Sequence[Receiver], message: Message, suffix: str, shared: SharedPart
+    ) -> None:
+        ack_id = key.tag + suffix
+        frame = self._frame(key, ack_id, shared)
+        self.deliveries += len(receivers)
+        if key.direct:
+            for receiver in receivers:
+                receiver.write(frame)
+        else:
+            for receiver in receivers:
+                receiver.deliver(frame, ack_id, message)
+
+    def _frame(self, key: FrameKey, ack_id: str, shared: SharedPart) -> bytes:
+        head = message_head(key.subscription, ack_id, key.with_ack, shared)
+        if key.compressed:
+            payload = self._deflater.payload(head, shared.rest)
+            if payload:
+                return self._wrap(payload, shared.binary, True)
+        return self._wrap(head + shared.rest, shared.binary)

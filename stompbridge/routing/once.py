@@ -62,12 +62,20 @@ class Once:
         self.bypassed = 0
 
     def publish(
-        self, message: Message, event: Send, key: str, publish: Publish, done: Done, resume: Callable[[], None]
+        self,
+        message: Message,
+        scope: str,
+        event: Send,
+        key: str,
+        publish: Publish,
+        done: Done,
+        resume: Callable[[], None],
     ) -> bool:
-        """As :meth:`.Router.send`. The key belongs to its destination, and the body as it was sent to the key."""
+        """As :meth:`.Router.send`. The key belongs to its user (``scope``) and its destination, and the body, as it
+        was sent, to the key."""
         if not 0 < len(key.encode()) <= KEY_MAX:
             raise errors.bad_idempotency_key(KEY_MAX)
-        scoped = blake2b(f"{event.destination}\0{key}".encode(), digest_size=16).hexdigest()
+        scoped = blake2b(f"{scope}\0{event.destination}\0{key}".encode(), digest_size=16).hexdigest()
         digest = blake2b(event.body, digest_size=16).hexdigest()
         if message.message_id is None:
             # With the body: a key that is used again after its time, or unasked, must not hide another message.

@@ -2,26 +2,43 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
 from stompbridge.brokers.base import Broker, Done, Failure, Message, QueueSpec
 from stompbridge.routing.application import Application
-from stompbridge.routing.destinations import Destination, Kind, own_queue, parse, prefetch, queue_spec, sent_queue
+from stompbridge.routing.destinations import (
+    Destination,
+    Kind,
+    own_queue,
+    parse,
+    prefetch,
+    queue_spec,
+    reply_queue,
+    sent_queue,
+)
 from stompbridge.routing.headers import message_from_send
 from stompbridge.routing.history import QueueHistory
 from stompbridge.routing.hub import INTERNAL, Hub
-from stompbridge.routing.once import IN_FLIGHT, MISMATCH, STORE, Once, Waiting
+from stompbridge.routing.once import IN_FLIGHT, MISMATCH, STORE, Once
+from stompbridge.routing.queues import Queues, SessionQueues, is_unroutable
+from stompbridge.routing.users import EXCHANGE as USERS
+from stompbridge.routing.users import routing_key
 from stompbridge.stomp import errors
 from stompbridge.stomp.errors import StompError
 from stompbridge.stomp.session import Send, Subscription
 
-# Headers of a SEND to /queue that change what is declared; without them a name that was declared once is enough.
-_DECLARING = frozenset({"durable", "auto-delete", "exclusive"})
-_DECLARED_MAX = 10_000
+
+class Permissions(Protocol):
+    """What one user may do. Both raise :class:`StompError` for what is not allowed."""
+
+    def check_send(self, destination: Destination, headers: Mapping[str, str]) -> None: ...
+
+    def check_subscribe(self, destination: Destination, headers: Mapping[str, str]) -> None: ...
+
+
 _OWN_ERRORS = {
     MISMATCH.code: errors.idempotency_mismatch,
     IN_FLIGHT.code: errors.idempotency_in_flight,
@@ -30,10 +47,16 @@ _OWN_ERRORS = {
 
 
 class Sender(Protocol):
-    """Who a SEND comes from: an identity and the next of its sequence numbers, which has no gaps."""
+    """Who a frame comes from: an identity, and the next of its sequence numbers, which has no gaps."""
 
     sender_id: str
     next_seq: int
+    user: str
+    """The authenticated user's name; the session's own where nobody authenticates."""
+    scope: str
+    """Whose the sender's keys are: the user's; empty where nobody authenticates."""
+    permissions: Permissions | None
+    """What the sender may do; ``None``: anything."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +66,8 @@ class MailboxPlan:
     exchange: str
     key: str
     prefetch: int | None
+    shown: str | None = None
+    """The ``destination`` header of its messages, where exchange and key do not tell it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +79,8 @@ class QueuePlan:
 
 
 class Router:
-    """Resolves destinations and publishes what clients send."""
+    """Resolves destinations and publishes what clients send. ``own`` is the router with the bridge's own login, where
+    this one has another: ``/user`` and ``/internal`` are its affair."""
 
     def __init__(
         self,
@@ -66,9 +92,11 @@ class Router:
         default_prefetch: int,
         window: int,
         history_ttl: float,
+        own: Router | None = None,
     ) -> None:
         self.broker = broker
         self.hub = hub
+        self._own = self if own is None else own
         self._application = application
         self._once = once
         self._default_prefetch = default_prefetch
@@ -76,23 +104,41 @@ class Router:
         self._history_ttl = history_ttl
         self._histories: dict[str, QueueHistory] = {}
         self._suppressed_before = 0
-        # Queues that a SEND has declared, so that each is declared once and not for each message.
-        self._declared: OrderedDict[str, None] = OrderedDict()
+        self.queues = Queues(broker)
         self.sends = 0
 
-    def plan(self, subscription: Subscription) -> MailboxPlan | QueuePlan:
+    def plan(self, subscription: Subscription, sender: Sender) -> MailboxPlan | QueuePlan:
         """What serves a subscription. Raises :class:`StompError` for a destination that can not be subscribed to."""
         destination = parse(subscription.destination, "SUBSCRIBE")
         headers = subscription.headers
+        if sender.permissions is not None:
+            sender.permissions.check_subscribe(destination, headers)
         wanted = prefetch(headers) or None  # 0 is AMQP's word for no limit
         if destination.kind is Kind.INTERNAL:
             return MailboxPlan(INTERNAL, destination.key, wanted)
+        if destination.kind is Kind.USER:
+            return MailboxPlan(USERS, routing_key(sender.user, destination.key), wanted, destination.text)
         spec = queue_spec(destination, headers, subscription.id)
         if spec is None:
             if self.hub.can_serve(destination.exchange):
                 return MailboxPlan(destination.exchange, destination.key, wanted)
             spec = own_queue(destination, headers, subscription.id)
-        return QueuePlan(spec, wanted or self._default_prefetch)
+        granted = self.queues.to_consume(sender, spec)
+        if isinstance(granted, Failure):
+            raise failure_to_error(granted)
+        return QueuePlan(granted, wanted or self._default_prefetch)
+
+    def plan_reply(self) -> QueuePlan:
+        """A queue for answers to one session."""
+        return QueuePlan(reply_queue(), self._default_prefetch)
+
+    def leave(self, sender: Sender) -> None:
+        """The sender's session has ended, and all of its subscriptions."""
+        self.queues.leave(sender)
+
+    def hub_of(self, plan: MailboxPlan) -> Hub:
+        """The hub that serves a subscription."""
+        return self._own.hub if plan.exchange in (INTERNAL, USERS) else self.hub
 
     def send(self, sender: Sender, event: Send, done: Done, resume: Callable[[], None]) -> bool:
         """Publishes a SEND. Raises :class:`StompError` for what is wrong with the frame itself; everything that the
@@ -101,14 +147,25 @@ class Router:
         Returns True when later frames of the sender must wait to keep their order, until ``resume`` is called.
         """
         message, destination = self._message(sender, event)
+        known = self.queues.session(sender) if destination.declare else None
         key = event.headers.get("idempotency-key")
         if key is None:
-            return self._publish(sender, message, destination, event, done, resume)
+            return self._publish(sender, message, destination, event, known, done, resume)
         if destination.kind is Kind.QUEUE:
             # What is wrong with the frame has to be found before the store is asked.
             sent_queue(destination, event.headers)
-        publish = partial(self._publish, sender, message, destination, event)
-        return self._once.publish(message, event, key, publish, done, resume)
+        publish = partial(self._publish, sender, message, destination, event, known)
+        scope = sender.scope
+        if destination.kind is Kind.USER and not destination.user:
+            # The same text is another place for each who says it.
+            scope = scope or sender.user
+        return self._once.publish(message, scope, event, key, publish, done, resume)
+
+    def check(self, sender: Sender, event: Send) -> None:
+        """Raises :class:`StompError` for what is wrong with a SEND that is to be published later."""
+        _, destination = self._message(sender, event)
+        if destination.kind is Kind.QUEUE:
+            sent_queue(destination, event.headers)
 
     def _publish(
         self,
@@ -116,6 +173,7 @@ class Router:
         message: Message,
         destination: Destination,
         event: Send,
+        known: SessionQueues | None,
         done: Done,
         resume: Callable[[], None],
     ) -> bool:
@@ -125,16 +183,25 @@ class Router:
             message.message_id = f"{sender.sender_id}:{sender.next_seq}"
         sender.next_seq += 1
         self.sends += 1
-        if destination.kind is not Kind.QUEUE:
+        if destination.kind is Kind.USER:
+            self._own.broker.publish(message, done)
+        elif destination.kind is not Kind.QUEUE:
             self.broker.publish(message, done)
-        elif not destination.declare:
+        elif known is None:
             # As in the plugin, what is sent to a queue that must exist is dropped when it does not.
-            self.broker.publish(message, lambda failure: done(None if _is_unroutable(failure) else failure))
-        elif destination.queue in self._declared and _DECLARING.isdisjoint(event.headers):
-            self._publish_to_queue(message, destination, event, done)
+            self.broker.publish(message, lambda failure: done(None if is_unroutable(failure) else failure))
         else:
-            return self._declare_and_publish(message, destination, event, done, resume)
+            return self.queues.publish(known, message, destination, event, done, resume)
         return False
+
+    @property
+    def congested(self) -> bool:
+        """Whether senders should wait before they send more."""
+        return self.broker.congested or (self._own is not self and self._own.congested)
+
+    def when_clear(self, callback: Callable[[], None]) -> None:
+        """Calls back once, in a later turn of the loop, when what is congested now is not any more."""
+        (self.broker if self.broker.congested else self._own.broker).when_clear(callback)
 
     def history(self, queue: str) -> QueueHistory:
         """What this process knows of a queue's messages."""
@@ -160,51 +227,38 @@ class Router:
 
     def _message(self, sender: Sender, event: Send) -> tuple[Message, Destination]:
         destination = parse(event.destination, "SEND")
+        if sender.permissions is not None:
+            sender.permissions.check_send(destination, event.headers)
+        message = self._made(sender, event, destination)
+        if message.user_id is not None and sender.scope:
+            self._vouch(sender, message, destination)
+        return message, destination
+
+    def _made(self, sender: Sender, event: Send, destination: Destination) -> Message:
+        if destination.kind is Kind.USER:
+            user_key = routing_key(destination.user or sender.user, destination.key)
+            return message_from_send(event.headers, event.body, destination.exchange, user_key)
         if destination.kind is not Kind.APP:
-            return message_from_send(event.headers, event.body, destination.exchange, destination.key), destination
+            return message_from_send(event.headers, event.body, destination.exchange, destination.key)
         routed = self._application.apply(destination.text, event.body, sender.sender_id, sender.next_seq)
         message = message_from_send(event.headers, routed.body, routed.exchange, routed.key)
         if routed.persistent:
             message.delivery_mode = 2
-        return message, destination
+        return message
 
-    def _declare_and_publish(
-        self, message: Message, destination: Destination, event: Send, done: Done, resume: Callable[[], None]
-    ) -> bool:
-        spec = sent_queue(destination, event.headers)
-        waits = Waiting(resume)
-
-        def declared(failure: Failure | None) -> None:
-            if failure is not None:
-                done(failure)
-            else:
-                self._declared[destination.queue] = None
-                if len(self._declared) > _DECLARED_MAX:
-                    self._declared.popitem(last=False)
-                self.broker.publish(message, done)
-            waits.end()
-
-        self.broker.declare_queue(spec, declared)
-        return waits.begun()
-
-    def _publish_to_queue(self, message: Message, destination: Destination, event: Send, done: Done) -> None:
-        def published(failure: Failure | None) -> None:
-            if _is_unroutable(failure):
-                # Deleted since it was declared: RabbitMQ's plugin would drop the message and send a RECEIPT.
-                self._declared.pop(destination.queue, None)
-                self._declare_and_publish(message, destination, event, done, _nothing)
-            else:
-                done(failure)
-
-        self.broker.publish(message, published)
-
-
-def _nothing() -> None:
-    """Nobody waits."""
-
-
-def _is_unroutable(failure: Failure | None) -> bool:
-    return failure is not None and failure.code == "no_route"
+    def _vouch(self, sender: Sender, message: Message, destination: Destination) -> None:
+        """``user-id`` must be the sender's own. RabbitMQ sees to that where the login is, too; any other login may not
+        set the property, so that it travels as a header then, for which no more than the word of those stands who may
+        publish to the exchange."""
+        if message.user_id != sender.user:
+            text = (
+                f"PRECONDITION_FAILED - user_id property set to '{message.user_id}' "
+                f"but authenticated user was '{sender.user}'"
+            )
+            raise errors.broker_error("precondition_failed", text, fatal=True)
+        broker = self._own.broker if destination.kind is Kind.USER else self.broker
+        if broker.user is not None and broker.user != sender.user:
+            message.headers["user-id"], message.user_id = sender.user, None
 
 
 def failure_to_error(failure: Failure) -> StompError:

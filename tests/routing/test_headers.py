@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stompbridge.brokers.base import Message
-from stompbridge.routing.headers import message_from_send, message_head, message_tail
+from stompbridge.routing.headers import SharedPart, message_from_send, message_head, shared_part
 from stompbridge.stomp.errors import StompError
 from stompbridge.stomp.frames import Version, unescape
 
@@ -133,27 +133,36 @@ def test_message_id_is_not_the_clients() -> None:
 
 
 def test_head() -> None:
-    assert message_head("s0", "T_s0@@1", False) == b"MESSAGE\nsubscription:s0\nmessage-id:T_s0@@1\n"
-    assert message_head(None, "Q_a@@1", False) == b"MESSAGE\nmessage-id:Q_a@@1\n"
-    assert message_head("a:b", "T_a:b", True) == b"MESSAGE\nsubscription:a\\cb\nmessage-id:T_a\\cb\nack:T_a\\cb\n"
+    shared = SharedPart("destination:/topic/t\n", "redelivered:false\n", b"", False)
+    assert message_head("s0", "T_s0@@1", False, shared) == (
+        b"MESSAGE\nsubscription:s0\ndestination:/topic/t\nmessage-id:T_s0@@1\nredelivered:false\n"
+    )
+    assert message_head(None, "Q_a@@1", False, shared) == (
+        b"MESSAGE\ndestination:/topic/t\nmessage-id:Q_a@@1\nredelivered:false\n"
+    )
+    assert message_head("a:b", "T_a:b", True, shared) == (
+        b"MESSAGE\nsubscription:a\\cb\ndestination:/topic/t\nmessage-id:T_a\\cb\nredelivered:false\nack:T_a\\cb\n"
+    )
 
 
-def test_tail() -> None:
+def test_shared_part() -> None:
     message = Message("amq.topic", "t", b"hello", {"foo": "bar"}, content_type="text/plain")
-    assert message_tail(message, "/topic/t") == (
-        b"destination:/topic/t\nredelivered:false\nfoo:bar\ncontent-type:text/plain\ncontent-length:5\n\nhello\0\n",
+    assert shared_part(message, "/topic/t:") == (
+        "destination:/topic/t\\c\n",
+        "redelivered:false\n",
+        b"foo:bar\ncontent-type:text/plain\ncontent-length:5\n\nhello\0\n",
         False,
     )
 
 
-def test_tail_without_body() -> None:
+def test_shared_part_without_body() -> None:
     message = Message("", "q", b"", redelivered=True)
-    assert message_tail(message, "/queue/q") == (b"destination:/queue/q\nredelivered:true\n\n\0\n", False)
+    assert shared_part(message, "/queue/q") == ("destination:/queue/q\n", "redelivered:true\n", b"\n\0\n", False)
 
 
 def lines_of(message: Message, destination: str = "/queue/q") -> list[str]:
-    tail, _ = message_tail(message, destination)
-    return tail.partition(b"\n\n")[0].decode().split("\n")[2:]
+    head = shared_part(message, destination).rest.partition(b"\n\n")[0]
+    return head.decode().split("\n") if head.strip(b"\n\0") else []
 
 
 def test_order_of_properties() -> None:
@@ -264,10 +273,8 @@ def test_server_headers_come_once() -> None:
         "content-type": "x",
         "type": "kept",
     }
-    tail, _ = message_tail(Message("", "q", b"b", headers, content_type="text/plain"), "/queue/q")
-    assert tail == (
-        b"destination:/queue/q\nredelivered:false\ncontent-type:text/plain\ntype:kept\ncontent-length:1\n\nb\0\n"
-    )
+    shared = shared_part(Message("", "q", b"b", headers, content_type="text/plain"), "/queue/q")
+    assert shared.rest == b"content-type:text/plain\ntype:kept\ncontent-length:1\n\nb\0\n"
 
 
 @pytest.mark.parametrize(
@@ -290,9 +297,9 @@ def test_escapes(name: str, value: str, line: str) -> None:
     ("body", "binary"), [(b"", False), (b"abc\0", False), ("é😀".encode(), False), (b"\xff\xfe", True)]
 )
 def test_binary(body: bytes, binary: bool) -> None:
-    tail, answer = message_tail(Message("", "q", body), "/queue/q")
-    assert answer is binary
-    assert tail.endswith(b"\n\n" + body + b"\0\n")
+    shared = shared_part(Message("", "q", body), "/queue/q")
+    assert shared.binary is binary
+    assert shared.rest.endswith(b"\n" + body + b"\0\n")
 
 
 TEXT = st.text(alphabet=st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20)
@@ -301,14 +308,13 @@ TEXT = st.text(alphabet=st.characters(exclude_categories=["Cs"], exclude_charact
 @given(st.dictionaries(TEXT.map("h".__add__), TEXT, max_size=5), st.binary(max_size=40))
 def test_user_headers_come_out_as_they_went_in(headers: dict[str, str], body: bytes) -> None:
     message = message_from_send({"destination": "/queue/q", **headers}, body, "", "q")
-    tail, _ = message_tail(message, "/queue/q")
-    head, _, rest = tail.partition(b"\n\n")
+    head, _, rest = (b"first:\n" + shared_part(message, "/queue/q").rest).partition(b"\n\n")
     assert rest == body + b"\0\n"
     shown = {}
     for line in head.decode().split("\n"):
         name, _, value = line.partition(":")
         shown[unescape(name, Version.V12)] = unescape(value, Version.V12)
-    expected = {"destination": "/queue/q", "redelivered": "false", **headers}
+    expected = {"first": "", **headers}
     if body:
         expected["content-length"] = str(len(body))
     assert shown == expected

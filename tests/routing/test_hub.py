@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable
 
 import pytest
 
 from stompbridge.brokers.base import Done, Failure, Message
+from stompbridge.routing import deflate
 from stompbridge.routing.hub import INTERNAL, FrameKey, Hub
 
 AUTO = FrameKey("T_a", "a", False, True)
@@ -36,11 +38,14 @@ class Recorder:
     def __init__(self, key: FrameKey = AUTO) -> None:
         self.frame_key = key
         self.frames: list[bytes] = []
+        self.counts: list[int] = []
         self.ack_ids: list[str] = []
         self.on_write: Callable[[], None] = lambda: None
 
-    def write(self, frame: bytes) -> None:
-        self.frames.append(frame)
+    def write(self, frames: bytes, count: int = 1) -> None:
+        parts = frames.split(b"\0\n")
+        self.frames += [frames] if count == 1 else [part + b"\0\n" for part in parts[:-1]]
+        self.counts.append(count)
         self.on_write()
 
     def deliver(self, frame: bytes, ack_id: str, message: Message) -> None:
@@ -55,8 +60,8 @@ def broker() -> ScriptedBroker:
 
 @pytest.fixture
 def hub(broker: ScriptedBroker) -> Hub:
-    def wrap(frame: bytes, binary: bool) -> bytes:
-        return (b"B" if binary else b"T") + frame
+    def wrap(payload: bytes, binary: bool, compressed: bool = False) -> bytes:
+        return (b"Z" if compressed else b"") + (b"B" if binary else b"T") + payload
 
     return Hub(broker, wrap, "boot", 1024, 60.0)  # type: ignore[arg-type]
 
@@ -250,9 +255,48 @@ def test_a_receiver_may_leave_while_a_message_is_delivered(hub: Hub, broker: Scr
     for receiver in (leaver, stayer):
         subscribed(hub, broker, "t", "k", receiver)
     leaver.on_write = lambda: hub.unsubscribe("t", "k", leaver)
-    hub.on_mailbox_messages("t", [message(), message()])
+    for _ in range(2):
+        hub.on_mailbox_messages("t", [message()])
     assert len(leaver.frames) == 1
     assert len(stayer.frames) == 2
+
+
+def test_neighbours_with_one_key_are_written_together(hub: Hub, broker: ScriptedBroker) -> None:
+    first, second, all_of_them = Recorder(), Recorder(FrameKey("T_b", "b", False, True)), Recorder()
+    acknowledging = subscribed(hub, broker, "t", "k", Recorder(CLIENT))
+    for receiver in (first, second):
+        subscribed(hub, broker, "t", "k", receiver)
+    subscribed(hub, broker, "t", "#", all_of_them)
+    hub.on_mailbox_messages("t", [message(body=b"1"), message(body=b"2"), message("l", b"3"), message(body=b"4")])
+    for receiver in (first, second):
+        assert [frame[-3:-2] for frame in receiver.frames] == [b"1", b"2", b"4"]
+        assert receiver.counts == [2, 1]
+    assert [frame[-3:-2] for frame in all_of_them.frames] == [b"1", b"2", b"3", b"4"]
+    assert all_of_them.counts == [2, 1, 1]
+    assert [frame[-3:-2] for frame in acknowledging.frames] == [b"1", b"2", b"4"]
+    assert acknowledging.counts == []
+    assert hub.deliveries == 13
+
+
+def test_a_copy_that_ends_a_run_keeps_nothing_back(hub: Hub, broker: ScriptedBroker) -> None:
+    receiver = subscribed(hub, broker, "t", "k")
+    once, twice = message(body=b"1", sender="s", seq=1), message(body=b"2", sender="s", seq=2)
+    hub.on_mailbox_messages("t", [once, twice, twice])
+    assert [frame[-3:-2] for frame in receiver.frames] == [b"1", b"2"]
+    hub.on_mailbox_messages("t", [message(body=b"3"), once])
+    assert [frame[-3:-2] for frame in receiver.frames] == [b"1", b"2", b"3"]
+
+
+def test_an_error_keeps_back_nothing_that_was_ready(hub: Hub, broker: ScriptedBroker) -> None:
+    receiver = subscribed(hub, broker, "t", "k")
+
+    def fail(_message: Message) -> None:
+        raise RuntimeError
+
+    hub.tap("t", "k", fail, lambda failure: None)
+    with pytest.raises(RuntimeError):
+        hub.on_mailbox_messages("t", [message(body=b"1"), message(body=b"2")])
+    assert [frame[-3:-2] for frame in receiver.frames] == [b"1"]
 
 
 def test_internal_notices_stay_in_the_process(hub: Hub, broker: ScriptedBroker) -> None:
@@ -288,3 +332,47 @@ def test_a_tap_hears_messages_as_they_are(hub: Hub, broker: ScriptedBroker) -> N
     sent = message()
     hub.on_mailbox_messages("t", [sent])
     assert seen == [sent]
+
+
+def inflated(frame: bytes) -> bytes:
+    return zlib.decompressobj(-deflate.WINDOW_BITS).decompress(frame[2:] + b"\0\0\xff\xff")
+
+
+def test_a_message_is_compressed_once_for_all_who_take_it_so(
+    hub: Hub, broker: ScriptedBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = subscribed(hub, broker, "t", "k")
+    keys = [FrameKey(f"T_{name}", name, name == "b", name != "b", None, True) for name in "aabc"]
+    receivers = [subscribed(hub, broker, "t", "k", Recorder(key)) for key in keys]
+    compress, calls = deflate._deflate, []
+
+    def count(data: bytes) -> bytes:
+        calls.append(data)
+        return compress(data)
+
+    monkeypatch.setattr(deflate, "_deflate", count)
+    hub.on_mailbox_messages("t", [message(body=b"hello " * 100)])
+    assert len(calls) == 1
+    assert receivers[0].frames[0] is receivers[1].frames[0]
+    for key, receiver in zip(keys, receivers, strict=True):
+        [frame] = receiver.frames
+        assert frame[:2] == b"ZT"
+        ack = f"ack:{key.tag}@@boot@@1\n".encode() if key.with_ack else b""
+        expected = plain.frames[0][1:].replace(b"subscription:a", b"subscription:" + key.subscription.encode())
+        expected = expected.replace(b"T_a@@boot@@1\n", f"{key.tag}@@boot@@1\n".encode())
+        expected = expected.replace(b"redelivered:false\n", b"redelivered:false\n" + ack)
+        assert inflated(frame) == expected
+        assert len(frame) < len(expected) // 2
+
+
+def test_a_short_message_is_not_compressed(hub: Hub, broker: ScriptedBroker) -> None:
+    plain = subscribed(hub, broker, "t", "k")
+    receiver = subscribed(hub, broker, "t", "k", Recorder(AUTO._replace(compressed=True)))
+    hub.on_mailbox_messages("t", [message()])
+    assert receiver.frames == plain.frames
+
+
+def test_a_single_message_is_compressed_too(hub: Hub) -> None:
+    one, _ = hub.encode(AUTO._replace(compressed=True), message(body=b"\xff" * 1000))
+    assert one[:2] == b"ZB"
+    assert inflated(one).endswith(b"\n\n" + b"\xff" * 1000 + b"\0\n")

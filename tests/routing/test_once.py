@@ -57,9 +57,9 @@ class Bench:
         self.resumed = 0
         self.message = Message("", "q", b"stamped")
 
-    def send(self, key: str = "k", body: bytes = b"body", destination: str = "/queue/q") -> bool:
+    def send(self, key: str = "k", body: bytes = b"body", destination: str = "/queue/q", scope: str = "") -> bool:
         event = Send(destination, {}, body, None)
-        return self.once.publish(self.message, event, key, self._publish, self.answers.append, self._resume)
+        return self.once.publish(self.message, scope, event, key, self._publish, self.answers.append, self._resume)
 
     def _publish(self, done: Done, resume: Callable[[], None]) -> bool:
         self.published.append((done, resume))
@@ -162,6 +162,12 @@ def test_later_frames_wait_as_long_as_the_publish_wants_it(
     assert bench.resumed == 0
     bench.published[0][1]()
     assert bench.resumed == 1
+
+
+def test_a_key_belongs_to_its_user(bench: Bench) -> None:
+    for scope in ("", "alice", "bob", "/\0alice"):
+        bench.send("k", b"a", scope=scope)
+    assert len({key for key, _, _ in bench.store.asked}) == 4
 
 
 def test_a_key_belongs_to_its_destination_and_a_body_to_its_key(bench: Bench) -> None:

@@ -34,6 +34,9 @@ class ScriptedBroker:
 class Client:
     def __init__(self) -> None:
         self.sender_id = "session-x"
+        self.user = "session-x"
+        self.scope = ""
+        self.permissions = None
         self.next_seq = 0
         self.answers: list[Failure | None] = []
         self.resumed: list[bool] = []
@@ -135,8 +138,17 @@ def test_a_queue_is_declared_before_its_first_send_only(router: Router, broker: 
     assert len(broker.published) == 1
     assert not send(router, client, "/queue/q")
     assert len(broker.published) == 2
-    assert send(router, client, "/queue/q", durable="false")
-    assert len(broker.declared) == 2
+    assert not send(router, client, "/queue/q", durable="false")
+    assert len(broker.declared) == 1
+
+
+def test_what_one_session_has_declared_another_need_not(router: Router, broker: ScriptedBroker, client: Client) -> None:
+    send(router, client, "/queue/q")
+    broker.declared[0][1](None)
+    other = Client()
+    assert not send(router, other, "/queue/q")
+    assert send(router, Client(), "/queue/q", x_max_length="10")
+    assert [spec.arguments for spec, _ in broker.declared] == [{}, {"x-max-length": 10}]
 
 
 def test_a_queue_that_can_not_be_declared_fails_its_send(
@@ -184,30 +196,41 @@ def test_a_message_for_a_queue_that_must_exist_is_dropped_without_it(
 def test_the_memory_of_declared_queues_is_bounded(
     router: Router, broker: ScriptedBroker, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("stompbridge.routing.router._DECLARED_MAX", 2)
+    monkeypatch.setattr("stompbridge.routing.queues._DECLARED_MAX", 2)
     for name in ("a", "b", "c"):
         send(router, client, f"/queue/{name}")
         broker.declared[-1][1](None)
-    assert not send(router, client, "/queue/c")
-    assert send(router, client, "/queue/a")
+    assert not send(router, Client(), "/queue/c")
+    assert send(router, Client(), "/queue/a")
+
+
+def test_the_memory_of_a_sessions_queues_is_bounded(
+    router: Router, broker: ScriptedBroker, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stompbridge.routing.queues._USED_MAX", 2)
+    for name in ("a", "b", "c"):
+        send(router, client, f"/queue/{name}")
+        broker.declared[-1][1](None)
+    assert not send(router, client, "/queue/c", durable="false")
+    assert send(router, client, "/queue/a", durable="false")
 
 
 def test_exchange_subscriptions_share_mailboxes_where_they_can_be_matched(router: Router) -> None:
-    assert router.plan(subscription("/exchange/chat/room.*")) == MailboxPlan("chat", "room.*", None)
-    assert router.plan(subscription("/topic/a", prefetch_count="5")) == MailboxPlan("amq.topic", "a", 5)
-    assert router.plan(subscription("/internal/healthcheck")) == MailboxPlan(INTERNAL, "healthcheck", None)
+    assert router.plan(subscription("/exchange/chat/room.*"), Client()) == MailboxPlan("chat", "room.*", None)
+    assert router.plan(subscription("/topic/a", prefetch_count="5"), Client()) == MailboxPlan("amq.topic", "a", 5)
+    assert router.plan(subscription("/internal/healthcheck"), Client()) == MailboxPlan(INTERNAL, "healthcheck", None)
 
 
 def test_other_subscriptions_get_a_queue(router: Router) -> None:
-    shared = router.plan(subscription("/queue/q"))
+    shared = router.plan(subscription("/queue/q"), Client())
     assert isinstance(shared, QueuePlan)
     assert (shared.spec.name, shared.spec.durable, shared.prefetch) == ("q", True, 100)
     for destination in ("/exchange/unknown/k", "/exchange/amq.headers/k"):
-        own = router.plan(subscription(destination, prefetch_count="7"))
+        own = router.plan(subscription(destination, prefetch_count="7"), Client())
         assert isinstance(own, QueuePlan)
         assert own.spec.name.startswith("stomp-subscription-")
         assert own.prefetch == 7
-    durable = router.plan(subscription("/topic/a", durable="true", auto_delete="false"))
+    durable = router.plan(subscription("/topic/a", durable="true", auto_delete="false"), Client())
     assert isinstance(durable, QueuePlan)
     assert durable.spec.bindings == (("amq.topic", "a"),)
 
