@@ -36,6 +36,7 @@ class Bridge:
         self.config.write_text(config)
         self.port = free_port()
         self.admin_port = free_port()
+        self.scheme = "ws"
         self.node = node or f"test-{self.port}"
         self.lines: list[str] = []
         self._environ = dict(environ or {})
@@ -46,7 +47,7 @@ class Bridge:
 
     @property
     def url(self) -> str:
-        return f"ws://127.0.0.1:{self.port}/ws"
+        return f"{self.scheme}://127.0.0.1:{self.port}/ws"
 
     @property
     def admin_url(self) -> str:

@@ -25,6 +25,12 @@ COMMAND_TIMEOUT = 60.0
 LINE_LIMIT = 64 * 1024 * 1024
 
 
+def installed() -> bool:
+    """Whether ``node_modules`` holds every package that ``package.json`` names."""
+    wanted = json.loads((FOLDER / "package.json").read_text())["dependencies"]
+    return all((FOLDER / "node_modules" / package / "package.json").exists() for package in wanted)
+
+
 class Driver(Protocol):
     """One stompjs client."""
 

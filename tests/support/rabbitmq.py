@@ -173,7 +173,9 @@ class RabbitMQ:
         """The queues of a virtual host; ``name`` and the columns asked for, as text."""
         names = ("name", *columns)
         lines = self.ctl("list_queues", "--vhost", vhost, "--no-table-headers", *names).splitlines()
-        return [dict(zip(names, line.split("\t"), strict=True)) for line in lines if line]
+        rows = (line.split("\t") for line in lines)
+        # A queue that goes while it is looked at has no columns.
+        return [dict(zip(names, row, strict=True)) for row in rows if len(row) == len(names)]
 
     def _enable(self, plugins: Iterable[str]) -> None:
         self._plugins = tuple(plugins)
