@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import shutil
 import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import Any
 
 import pytest
 
 from tests.support import javascript
+from tests.support.bridge import Bridge
 from tests.support.javascript import Chromium, Driver, Node, PageServer
+from tests.support.pump import Pump
 from tests.support.requirements import require
 
 OpenDriver = Callable[[], Awaitable[Driver]]
+RunScript = Callable[..., Awaitable[dict[str, Any]]]
+"""Runs a script of this folder under Node.js, see the fixture ``script``."""
+SCRIPT_TIMEOUT = 50.0
 
 
 @pytest.fixture(scope="session")
 def stompjs(node_binary: str) -> str:
     """Node.js's path, once the packages of ``package-lock.json`` are installed."""
-    if not javascript.STOMPJS.exists():
+    if not javascript.installed():
         npm = require(shutil.which("npm"), "npm")
         done = subprocess.run(
             [npm, "ci", "--no-audit", "--no-fund"],
@@ -28,7 +36,7 @@ def stompjs(node_binary: str) -> str:
             timeout=300,
             check=False,
         )
-        require("it" if javascript.STOMPJS.exists() else None, f"@stomp/stompjs ({done.stderr.strip()[-300:]})")
+        require("it" if javascript.installed() else None, f"the JavaScript clients ({done.stderr.strip()[-300:]})")
     return node_binary
 
 
@@ -67,3 +75,37 @@ async def chromium(page: PageServer) -> AsyncIterator[OpenDriver]:
     yield start
     for driver in drivers:
         await driver.close()
+
+
+@pytest.fixture
+async def script(stompjs: str) -> RunScript:
+    """``await script("file.js", "argument")`` runs it and returns the JSON that it prints."""
+
+    async def run(*arguments: str) -> dict[str, Any]:
+        process = await asyncio.create_subprocess_exec(
+            stompjs,
+            *arguments,
+            cwd=javascript.FOLDER,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        try:
+            async with asyncio.timeout(SCRIPT_TIMEOUT):
+                out, err = await process.communicate()
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+        assert process.returncode == 0, err.decode()
+        report: dict[str, Any] = json.loads(out)
+        return report
+
+    return run
+
+
+@pytest.fixture
+async def pump(bridge: Bridge) -> AsyncIterator[Pump]:
+    """A TCP port in front of the shared bridge."""
+    async with Pump(bridge.url) as opened:
+        yield opened
