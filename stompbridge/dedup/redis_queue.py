@@ -169,7 +169,9 @@ class OperationQueue:
     def _lost(self, reason: str) -> None:
         under_way, waiting = self._under_way, self._pending
         self._under_way, self._pending = (), []
-        changed, self.available = self.available, False
+        # A server that is away from the start is news, too.
+        changed = self.available or not self._tried.is_set()
+        self.available = False
         for operation in under_way:
             remains = operation.undo()
             if remains is not None:

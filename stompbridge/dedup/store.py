@@ -181,7 +181,8 @@ class Store(Protocol):
 
     counters: Counters
     on_change: Changed
-    """Called with ``available`` and, for people, the reason, whenever ``available`` changes."""
+    """Called with ``available`` and, for people, the reason, whenever ``available`` changes, and when the store is out
+    of reach from the start."""
 
     @property
     def available(self) -> bool:

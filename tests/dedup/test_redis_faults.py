@@ -51,7 +51,7 @@ async def test_absent_at_the_start(own_redis: Redis) -> None:
     own_redis.start()
     await watched.up()
     await (await watched.node.open("r")).deliver(("s", 1))
-    assert watched.news == [(True, "")]
+    assert [available for available, _ in watched.news] == [False, True]
     await watched.store.stop()
 
 
@@ -266,7 +266,8 @@ async def test_a_wrong_password(own_redis: Redis) -> None:
     watched = Watched(f"redis://:secret@127.0.0.1:{own_redis.port}/0")
     await watched.store.start()
     assert not watched.store.available
-    assert watched.news == []
+    assert [available for available, _ in watched.news] == [False]
+    assert "secret" not in watched.news[0][1]
     with Client.from_url(own_redis.url) as client:
         client.config_set("requirepass", "secret")
     await watched.up()
