@@ -48,9 +48,10 @@ def test_the_default_file_is_the_packaged_one() -> None:
 
 
 def test_the_default_file_names_every_key_once() -> None:
-    expected = [path for path in leaves(config.Settings) if path not in ("broker.exchange", "app.route")]
+    expected = [path for path in leaves(config.Settings) if path not in ("broker.exchange", "app.route", "acl")]
     expected += [f"broker.exchange.{name}" for name in config.Exchange.__struct_fields__]
     expected += [f"app.route.{name}" for name in config.Route.__struct_fields__]
+    expected += [f"acl.{name}" for name in config.AclRule.__struct_fields__]
     named = list(named_keys(config.default_toml()))
     assert sorted(named) == sorted(expected)
 
@@ -62,11 +63,13 @@ def test_the_default_file_has_the_defaults(tmp_path: Path) -> None:
     settings = config.load(path, {}, {})
     assert settings.broker.exchange == (config.Exchange(name="chat.exchange"),)
     assert len(settings.app.route) == 1
+    assert len(settings.acl) == 1
     defaults = config.Settings(node="bridge-1")
     without_examples = msgspec.structs.replace(
         settings,
         broker=msgspec.structs.replace(settings.broker, exchange=()),
         app=msgspec.structs.replace(settings.app, route=()),
+        acl=(),
     )
     assert without_examples == defaults
 
@@ -84,8 +87,12 @@ def test_the_chat_application() -> None:
     assert body["createdAt"].endswith("Z")
 
 
-def test_the_unit() -> None:
-    path = ROOT / "systemd/stompbridge.service"
+UNITS = ["stompbridge.service", "stompbridge@.service"]
+
+
+@pytest.mark.parametrize("name", UNITS)
+def test_the_unit(name: str) -> None:
+    path = ROOT / "systemd" / name
     # Keys such as Environment may be there several times.
     unit = configparser.RawConfigParser(strict=False, interpolation=None)
     unit.optionxform = str  # type: ignore[assignment,method-assign]
@@ -97,11 +104,31 @@ def test_the_unit() -> None:
     assert float(service["TimeoutStopSec"]) > config.Settings().shutdown_timeout
 
 
+def test_the_template_is_the_unit_with_what_makes_instances_different() -> None:
+    unit, template = [(ROOT / "systemd" / name).read_text("utf-8").splitlines() for name in UNITS]
+    own = [line for line in template if line not in unit]
+    assert "User=stompbridge" in own
+    assert [line for line in unit if line not in template] == ["Description=STOMP over WebSocket to RabbitMQ"]
+    environ = dict(line.removeprefix("Environment=").split("=") for line in own if line.startswith("Environment="))
+    settings = [
+        config.load(
+            None, {name: value.replace("%l", "host").replace("%i", instance) for name, value in environ.items()}, {}
+        )
+        for instance in ("1", "9")
+    ]
+    assert [(one.node, one.admin.port, one.app.worker) for one in settings] == [
+        ("host-1", 8081, 1),
+        ("host-9", 8089, 9),
+    ]
+    assert all(one.listen.reuse_port for one in settings)
+
+
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
-def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
-    text = (ROOT / "systemd/stompbridge.service").read_text("utf-8")
+@pytest.mark.parametrize("name", UNITS)
+def test_systemd_accepts_the_unit(tmp_path: Path, name: str) -> None:
+    text = (ROOT / "systemd" / name).read_text("utf-8")
     # The program is not installed where the unit expects it.
-    unit = tmp_path / "stompbridge.service"
+    unit = tmp_path / name.replace("@", "@1")
     unit.write_text(text.replace("/usr/bin/stompbridge", "/bin/true"), "utf-8")
     done = subprocess.run(
         ["systemd-analyze", "verify", "--man=no", str(unit)], capture_output=True, text=True, timeout=30, check=False

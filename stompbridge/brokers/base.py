@@ -56,6 +56,19 @@ class Failure:
     fatal: bool = True
 
 
+class LoginRefused(Exception):
+    """The broker does not let a login in. ``virtual_host``: it is who it says, but has no business there. The text is
+    the broker's."""
+
+    def __init__(self, text: str, *, virtual_host: bool = False) -> None:
+        super().__init__(text)
+        self.virtual_host = virtual_host
+
+
+class Unreachable(Exception):
+    """The broker can not be reached, for this reason."""
+
+
 Done = Callable[[Failure | None], None]
 
 
@@ -63,7 +76,8 @@ Done = Callable[[Failure | None], None]
 class QueueSpec:
     """A queue that a subscription consumes from, and what to declare and bind before it does.
 
-    ``name`` may be empty for a name of the broker's choice. ``declare`` is false for a queue that must exist.
+    ``name`` may be empty for a name of the broker's choice. ``declare`` is false for a queue that must exist; with
+    ``reuse`` one that exists is taken as it is.
     ``delete_on_failure``: a queue made for this subscription goes again when its consumer or binding is refused.
     """
 
@@ -76,6 +90,7 @@ class QueueSpec:
     bindings: tuple[tuple[str, str], ...] = ()
     consumer_arguments: Mapping[str, HeaderValue] = field(default_factory=dict)
     delete_on_failure: bool = False
+    reuse: bool = False
 
 
 class QueueListener(Protocol):
@@ -138,8 +153,16 @@ class Broker(Protocol):
         """Why it can not, for people; empty when it can."""
 
     @property
+    def user(self) -> str | None:
+        """The login that the broker holds a message's ``user_id`` against; ``None`` where it asks for none."""
+
+    @property
     def congested(self) -> bool:
         """True when no more should be published for now: too much unconfirmed, a full socket, a resource alarm."""
+
+    @property
+    def virtual_host(self) -> str:
+        """The virtual host, as the broker's error texts name it."""
 
     def when_clear(self, callback: Callable[[], None]) -> None:
         """Calls back once, in a later turn of the loop, when ``congested`` has become false."""
@@ -163,6 +186,10 @@ class Broker(Protocol):
     def declare_queue(self, spec: QueueSpec, done: Done) -> None:
         """Declares and binds what ``spec`` says without consuming: a queue that something will be sent to."""
 
+    def delete_queue(self, spec: QueueSpec, done: Done) -> None:
+        """Deletes a queue and what is in it; one that is not there is no failure. Where ``spec`` is exclusive, another
+        queue that has got the name since is left alone."""
+
     def bind(self, exchange: str, key: str, done: Done) -> None:
         """Has messages of ``exchange`` that match ``key`` come through ``on_mailbox_messages``. May call inside."""
 
@@ -177,3 +204,13 @@ class Broker(Protocol):
         Returns the handle at once, so that it can be cancelled while it is being set up (``done`` is not called
         after a cancel). ``done`` may be called inside.
         """
+
+
+class LoginBroker(Broker, Protocol):
+    """The broker as one login has it."""
+
+    async def open(self, listener: BrokerListener) -> None:
+        """As ``start``, but returns when the broker is up. Raises :class:`LoginRefused` or :class:`Unreachable`."""
+
+    async def verify(self) -> None:
+        """Asks anew whether the login is let in. Raises :class:`LoginRefused` or :class:`Unreachable`."""

@@ -1,8 +1,7 @@
 """The embedded broker: exchanges, queues and bindings of one process, gone when it ends.
 
 It behaves as RabbitMQ does towards the rest of the program, but for what needs time or other nodes: nothing expires,
-nothing is dead-lettered, and a queue's ``x-`` arguments are remembered without effect. An exclusive queue lives as
-long as it has consumers.
+nothing is dead-lettered, and a queue's ``x-`` arguments are remembered without effect.
 """
 
 from __future__ import annotations
@@ -116,9 +115,19 @@ class MemoryBroker:
         return "" if self.up else "the embedded broker is stopped"
 
     @property
+    def user(self) -> str | None:
+        """Nobody: who sent a message is for the router to say."""
+        return None
+
+    @property
     def congested(self) -> bool:
         """Never: what does not fit is rejected."""
         return False
+
+    @property
+    def virtual_host(self) -> str:
+        """There is one."""
+        return "/"
 
     @property
     def held_bytes(self) -> int:
@@ -189,6 +198,16 @@ class MemoryBroker:
         queue = self._declare(spec)
         asyncio.get_running_loop().call_soon(done, queue if isinstance(queue, Failure) else None)
 
+    def delete_queue(self, spec: QueueSpec, done: Done) -> None:
+        """Its consumers are told; ``done`` is called in the next turn of the loop."""
+        queue = self._queues.get(spec.name)
+        if queue is not None and not (spec.exclusive and failure_of_declare(queue, spec)):
+            listeners = queue.listeners()
+            self._delete(queue)
+            for listener in listeners:
+                listener.on_queue_cancelled(None)
+        asyncio.get_running_loop().call_soon(done, None)
+
     def consume(
         self, spec: QueueSpec, prefetch: int, listener: QueueListener, done: Callable[[QueueConsumer | Failure], None]
     ) -> QueueConsumer:
@@ -222,6 +241,8 @@ class MemoryBroker:
             failure = self._failure_of_bind(exchange)
             if failure is not None:
                 return failure
+        if queue is not None and spec.reuse:
+            return queue
         if queue is None:
             created = self._create(spec)
             if isinstance(created, Failure):

@@ -112,7 +112,7 @@ class MemoryQueue:
         """Takes a consumer away whose messages have been settled or given back."""
         self._consumers.discard(consumer)
         self._idle.pop(consumer, None)
-        if not self._consumers and (self.spec.auto_delete or self.spec.exclusive):
+        if not self._consumers and self.spec.auto_delete:
             self._on_unused(self)
 
     def offer(self, consumer: MemoryConsumer) -> None:
@@ -132,6 +132,10 @@ class MemoryQueue:
 
     def forget(self, entry: _Entry) -> None:
         self._budget.used -= entry.size
+
+    def listeners(self) -> list[QueueListener]:
+        """Who stands behind its consumers."""
+        return [consumer.listener for consumer in self._consumers]
 
     def drop(self) -> None:
         """Lets go of all messages and consumers, and of their memory."""
@@ -155,13 +159,13 @@ class MemoryConsumer:
     It is lined up at its queue while it can take a message: never with a full ``prefetch``, unless that is 0.
     """
 
-    __slots__ = ("_cancelled", "_listener", "_prefetch", "_queue", "_tag", "_unacked", "queue")
+    __slots__ = ("_cancelled", "_prefetch", "_queue", "_tag", "_unacked", "listener", "queue")
 
     def __init__(self, name: str, queue: MemoryQueue | None, prefetch: int, listener: QueueListener) -> None:
         self.queue = name
         self._queue = queue
         self._prefetch = prefetch
-        self._listener = listener
+        self.listener = listener
         self._unacked: dict[int, _Entry] = {}
         self._tag = 0
 
@@ -171,7 +175,7 @@ class MemoryConsumer:
         tag = self._tag
         self._unacked[tag] = entry
         self._line_up(queue)
-        self._listener.on_queue_message(entry.message, tag)
+        self.listener.on_queue_message(entry.message, tag)
 
     def ack(self, tags: Sequence[int]) -> None:
         self._settle(tags, requeue=False)

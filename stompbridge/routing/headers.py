@@ -168,9 +168,7 @@ def _join(lines: dict[str, str]) -> str:
     if joined.count("\n") == len(lines) - 1 and "\\" not in joined and "\r" not in joined and "\0" not in joined:
         if joined.count(":") == len(lines):
             return joined
-        return "\n".join(
-            [f"{name.replace(':', _COLON)}:{value.replace(':', _COLON)}" for name, value in lines.items()]
-        )
+        return "\n".join([f"{name.replace(':', _COLON)}:{value.replace(':', _COLON)}" for name, value in lines.items()])
     return "\n".join([f"{escape(name)}:{escape(value)}" for name, value in lines.items()])
 
 

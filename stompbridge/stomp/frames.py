@@ -40,7 +40,8 @@ def escape(text: str) -> str:
     NUL has no escape and ends a frame for some clients, so it is left out.
     """
     if "\\" in text or "\n" in text or ":" in text or "\r" in text or "\0" in text:
-        text = text.replace("\\", "\\\\").replace("\n", "\\n").replace(":", "\\c").replace("\r", "\\r").replace("\0", "")
+        text = text.replace("\\", "\\\\").replace("\n", "\\n").replace(":", "\\c").replace("\r", "\\r")
+        text = text.replace("\0", "")
     return text
 
 

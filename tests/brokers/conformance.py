@@ -109,6 +109,11 @@ class Calls:
         self.broker.declare_queue(spec, answer.set_result)
         return await within(answer)
 
+    async def delete(self, spec: QueueSpec) -> Failure | None:
+        answer: asyncio.Future[Failure | None] = asyncio.get_running_loop().create_future()
+        self.broker.delete_queue(spec, answer.set_result)
+        return await within(answer)
+
     async def consume(self, spec: QueueSpec, inbox: Inbox, prefetch: int = 10) -> QueueConsumer:
         answer: asyncio.Future[QueueConsumer | Failure] = asyncio.get_running_loop().create_future()
         inbox.consumer = self.broker.consume(spec, prefetch, inbox, answer.set_result)
@@ -501,6 +506,44 @@ class BrokerConformance:
         failure = await calls.publish("", names.queue)
         assert failure is not None
         assert failure.code == "no_route"
+
+    async def test_an_exclusive_queue_outlives_its_consumers(self, calls: Calls, names: Names) -> None:
+        """It goes with the connection, or when it is deleted."""
+        spec, inbox = names.spec(auto_delete=False, exclusive=True), Inbox()
+        await calls.cancel(await calls.consume(spec, Inbox()))
+        assert await calls.publish("", names.queue, b"1") is None
+        await calls.consume(spec, inbox)
+        assert (await inbox.next())[0].body == b"1"
+        assert (await calls.refused(names.spec(auto_delete=False))).code == "resource_locked"
+
+    async def test_deleting_queues(self, calls: Calls, names: Names) -> None:
+        """What is in it goes, too. One that is not there is no failure."""
+        for spec in (names.spec(auto_delete=False), names.spec(auto_delete=False, exclusive=True)):
+            assert await calls.delete(spec) is None
+            assert await calls.declare(spec) is None
+            assert await calls.publish("", names.queue) is None
+            assert await calls.delete(spec) is None
+            gone = await calls.publish("", names.queue)
+            assert gone is not None
+            assert gone.code == "no_route"
+
+    async def test_deleting_an_exclusive_queue_leaves_another_of_its_name(self, calls: Calls, names: Names) -> None:
+        spec = names.spec(auto_delete=False, arguments={"x-expires": 60_000})
+        assert await calls.declare(spec) is None
+        await calls.delete(names.spec(auto_delete=False, exclusive=True))
+        assert await calls.publish("", names.queue) is None
+
+    async def test_a_queue_that_is_taken_as_it_is(self, calls: Calls, names: Names) -> None:
+        """Declared where it is not there."""
+        wanted = names.spec(durable=True, exclusive=True, reuse=True)
+        for spec in (names.spec(), wanted):
+            assert await calls.declare(spec) is None
+            inbox = Inbox()
+            consumer = await calls.consume(wanted, inbox)
+            assert await calls.publish("", names.queue, b"1") is None
+            _, tag = await inbox.next()
+            consumer.ack((tag,))
+            await calls.cancel(consumer)
 
     async def test_bindings(self, calls: Calls, names: Names) -> None:
         inbox = Inbox()

@@ -81,7 +81,7 @@ async def test_a_deleted_queue_frees_its_memory() -> None:
     assert broker.unroutable == 1
 
 
-async def test_an_exclusive_queue_goes_with_its_consumers() -> None:
+async def test_an_exclusive_queue_goes_when_it_is_deleted() -> None:
     broker = broker_of(100_000)
     calls = Calls(broker)
     consumer = await calls.consume(QueueSpec("a", durable=False, exclusive=True), Inbox())
@@ -89,6 +89,8 @@ async def test_an_exclusive_queue_goes_with_its_consumers() -> None:
     assert failure.code == "resource_locked"
     assert failure.text.startswith("RESOURCE_LOCKED - cannot obtain exclusive access to locked queue 'a' in vhost '/'.")
     await calls.cancel(consumer)
+    assert broker.held_bytes > 0
+    assert await calls.delete(QueueSpec("a", durable=False, exclusive=True)) is None
     assert broker.held_bytes == 0
 
 

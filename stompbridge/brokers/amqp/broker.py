@@ -4,25 +4,38 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import random
+import logging
 import secrets
 import time
-from collections.abc import Callable, Coroutine, Iterable
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterable
 from urllib.parse import unquote, urlsplit
 
 import structlog
 
 from ...config import BrokerSettings, Exchange
-from ..base import BrokerListener, Done, Failure, Message, QueueConsumer, QueueListener, QueueSpec
+from ..base import (
+    BrokerListener,
+    Done,
+    Failure,
+    LoginRefused,
+    Message,
+    QueueConsumer,
+    QueueListener,
+    QueueSpec,
+    Unreachable,
+)
 from . import methods, topology
+from .backoff import Backoff
 from .channel import Channel, ChannelClosed, LinkLost
 from .consumers import Consumers
-from .exchanges import BUILT_IN, Exchanges
+from .declared import Declared
+from .exchanges import Exchanges
 from .link import Link
+from .login import Login
 from .mailboxes import Mailboxes
 from .outage import Outage
 from .publisher import Publisher
+from .tasks import Tasks
 from .topology import TopologyError
 from .wire import WireError
 
@@ -30,11 +43,6 @@ TICK = 0.25
 """Seconds between two looks at what has waited too long."""
 STALL = 2.0
 """Seconds without a tick after which this process, not the broker, was away."""
-BACKOFF = 0.25
-"""Seconds, doubled with each attempt, within which the next attempt to connect comes at random."""
-MIN_PAUSE = 0.05
-STABLE = 10.0
-"""Seconds that a link must stand for the back-off to begin anew."""
 FLUSH_TIMEOUT = 5.0
 CLOSE_TIMEOUT = 3.0
 
@@ -45,21 +53,34 @@ class AmqpBroker:
     """:class:`stompbridge.brokers.base.Broker` over AMQP 0-9-1.
 
     ``node`` is this process's name in queue and connection names; ``extra_exchanges`` are declared along with those of
-    the configuration, which win where both name one.
+    the configuration, which win where both name one. A ``login`` takes the place of the
+    credentials and the virtual host in ``settings``.
     """
 
-    def __init__(self, settings: BrokerSettings, node: str, extra_exchanges: Iterable[Exchange] = ()) -> None:
+    def __init__(
+        self,
+        settings: BrokerSettings,
+        node: str,
+        extra_exchanges: Iterable[Exchange] = (),
+        login: Login | None = None,
+    ) -> None:
         self.reconnects = 0
         self._settings = settings
         self._node = node
-        self._declared = {exchange.name: exchange for exchange in (*extra_exchanges, *settings.exchange)}
+        self._login = login
+        home = unquote(urlsplit(settings.urls[0]).path[1:]) or "/"
+        self.virtual_host = home if login is None else login.virtual_host
+        # What other virtual hosts have under these names is not known.
+        declared = (*extra_exchanges, *settings.exchange) if self.virtual_host == home else ()
+        self._declared = Declared(declared, each_key=login is not None)
         self._listener: BrokerListener | None = None
         self._link: Link | None = None
-        self._up_since: float | None = None
+        self._backoff = Backoff(settings.reconnect_max)
         self._told_down = False
         self._supervisor: asyncio.Task[None] | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._link_tasks: set[asyncio.Task[None]] = set()
+        # What outlives links, and what concerns the present one only.
+        self._kept = Tasks(self._guarded)
+        self._spawned = Tasks(self._guarded)
         self._timer: asyncio.TimerHandle | None = None
         self._last_tick = 0.0
         self._blocked: str | None = None
@@ -78,11 +99,11 @@ class AmqpBroker:
             on_change=self._flow_changed,
             clock=time.monotonic,
         )
-        self._publisher.user = unquote(urlsplit(settings.urls[0]).username or "guest")
+        self._publisher.user = unquote(urlsplit(settings.urls[0]).username or "guest") if login is None else login.user
         self._mailboxes = Mailboxes(
-            settings, f"stompbridge.{node}.{secrets.token_hex(4)}", self._every, self._spawn, time.monotonic
+            settings, self._mailbox_prefix(), self._declared.mailbox, self._spawned.run, time.monotonic
         )
-        self._consumers = Consumers(self._outage, self._spawn, self._keep)
+        self._consumers = Consumers(self._outage, self._spawned.run, self._kept.run)
 
     @property
     def up(self) -> bool:
@@ -91,6 +112,10 @@ class AmqpBroker:
     @property
     def down_reason(self) -> str:
         return self._outage.reason
+
+    @property
+    def user(self) -> str | None:
+        return self._publisher.user
 
     @property
     def congested(self) -> bool:
@@ -127,7 +152,8 @@ class AmqpBroker:
             await link.close(CLOSE_TIMEOUT)
         self._publisher.stop(self._outage.reason)
         self._mailboxes.stop(self._outage.reason)
-        await asyncio.gather(*self._tasks, *self._link_tasks, return_exceptions=True)
+        await self._kept.ended()
+        await self._spawned.ended()
 
     async def _flush(self) -> None:
         """Waits, within ``FLUSH_TIMEOUT``, for the confirms of what was published."""
@@ -140,14 +166,16 @@ class AmqpBroker:
         self._publisher.on_empty = None
 
     def exchange_type(self, exchange: str) -> str | None:
-        declared = self._declared.get(exchange)
-        return declared.type if declared is not None else BUILT_IN.get(exchange)
+        return self._declared.type_of(exchange)
 
     def publish(self, message: Message, done: Done) -> None:
         self._publisher.publish(message, done)
 
     def declare_queue(self, spec: QueueSpec, done: Done) -> None:
         self._consumers.declare(spec, done)
+
+    def delete_queue(self, spec: QueueSpec, done: Done) -> None:
+        self._consumers.delete(spec, done)
 
     def bind(self, exchange: str, key: str, done: Done) -> None:
         self._mailboxes.bind(exchange, key, done)
@@ -179,45 +207,61 @@ class AmqpBroker:
             "binds": mailboxes.bindings.binds,
             "unbinds": mailboxes.bindings.unbinds,
             "bindings": mailboxes.keys,
+            "bind_storms": mailboxes.bindings.storms,
             "queue_delivered": consumers.delivered,
             "consumers_restored": consumers.restored,
             "consumers": len(consumers),
             "reconnects": self.reconnects,
         }
 
-    def _every(self, exchange: str) -> str | None:
-        """The key that stands for all keys of the exchange, where each for itself would be a waste."""
-        kind = self.exchange_type(exchange)
-        if kind == "fanout":
-            return ""
-        declared = self._declared.get(exchange)
-        return "#" if kind == "topic" and declared is not None and declared.bind == "all" else None
+    def _mailbox_prefix(self) -> str:
+        """What the names of this process's mailboxes begin with."""
+        return f"stompbridge.{self._node}.{secrets.token_hex(4)}"
+
+    async def _prepare(self, link: Link) -> None:
+        """Has what the configuration asks for."""
+        await topology.declare(link, self._declared)
+        self._exchanges.declared(exchange.name for exchange in self._declared)
+        for exchange in self._declared:
+            if exchange.type == "topic" and exchange.bind == "all":
+                self._mailboxes.ensure(exchange.name)
+
+    def _turned_away(self, refused: Failure) -> None:
+        """The broker does not let the login in. It may later, unless this raises :class:`LoginRefused`."""
+
+    def _attempted(self, problem: LoginRefused | Unreachable | None) -> None:
+        """The outcome of an attempt to connect; ``None``: it is up."""
+
+    def _say(self, level: int, event: str, **fields: object) -> None:
+        """Logs what happened to the connection."""
+        _log.log(level, event, **fields)
 
     async def _supervise(self) -> None:
-        attempt = 0
         while True:
             try:
                 reason = await self._live_once()
+            except LoginRefused as refused:
+                self._report_down(str(refused))
+                self._attempted(refused)
+                return
             except Exception as problem:
                 _log.exception("broker_supervisor_failed")
                 reason = f"internal error: {type(problem).__name__}"
                 await self._give_up(reason)
-            if self._up_since is not None and time.monotonic() - self._up_since > STABLE:
-                attempt = 0
-            self._up_since = None
             self._report_down(reason)
-            limit = min(self._settings.reconnect_max, BACKOFF * 2.0**attempt)
-            attempt = min(attempt + 1, 16)
-            await asyncio.sleep(max(MIN_PAUSE, random.uniform(0, limit)))
+            self._attempted(Unreachable(reason))
+            await asyncio.sleep(self._backoff.pause(time.monotonic()))
 
     async def _live_once(self) -> str:
         """Connects to the first address that will have it, and returns why that ended or did not come about."""
         settings, reasons = self._settings, []
         for url in settings.urls:
             try:
-                link = Link(url, self._node, settings.heartbeat, self._flow_changed)
+                link = Link(url, self._node, settings.heartbeat, self._flow_changed, self._login)
                 await link.open(settings.connect_timeout)
             except WireError as problem:
+                if problem.refused is not None:
+                    self._turned_away(problem.refused)
                 reasons.append(str(problem))
                 continue
             self._link = link
@@ -236,27 +280,24 @@ class AmqpBroker:
 
     async def _restore(self, link: Link) -> None:
         self._publisher.user = link.user
-        await topology.declare(link, self._declared.values())
-        self._exchanges.declared(self._declared)
-        for exchange in self._declared:
-            if self._every(exchange) == "#":
-                self._mailboxes.ensure(exchange)
+        await self._prepare(link)
         await self._mailboxes.attach(link)
         await self._consumers.attach(link)
         self._publisher.attach(await self._confirm_channel(link))
 
     def _report_up(self, link: Link) -> None:
-        self._up_since = time.monotonic()
+        self._backoff.up(time.monotonic())
         self._told_down = False
         self._outage.over(link)
-        _log.info("broker_up", broker=link.where, vhost=link.vhost, user=link.user)
+        self._say(logging.INFO, "broker_up", broker=link.where, vhost=link.vhost, user=link.user)
         assert self._listener is not None
         _tell(self._listener.on_broker_up)
+        self._attempted(None)
         self._flow_changed()
 
     def _report_down(self, reason: str) -> None:
         if not self._told_down or reason != self._outage.reason:
-            _log.warning("broker_down", reason=reason)
+            self._say(logging.WARNING, "broker_down", reason=reason)
         if self._outage.link is not None:
             self.reconnects += 1
         self._outage.begin(reason)
@@ -268,8 +309,7 @@ class AmqpBroker:
 
     def _release(self, reason: str) -> None:
         """Nothing goes over the link any more; what is outstanding waits for the next one."""
-        for task in self._link_tasks:
-            task.cancel()
+        self._spawned.cancel()
         self._publisher.detach(reason, self._link.publish.failure if self._link is not None else None)
         self._mailboxes.detach(reason)
         self._consumers.detach()
@@ -281,7 +321,7 @@ class AmqpBroker:
         if link is None:
             return
         self._release(reason)
-        await asyncio.gather(*self._link_tasks, return_exceptions=True)
+        await self._spawned.ended()
         await link.close(0)
 
     async def _confirm_channel(self, link: Link) -> Channel:
@@ -295,7 +335,7 @@ class AmqpBroker:
     def _reopen_publisher(self) -> None:
         link = self._link
         if link is not None:
-            self._spawn(self._reopen(link))
+            self._spawned.run(self._reopen(link))
 
     async def _reopen(self, link: Link) -> None:
         self._publisher.attach(await self._confirm_channel(link))
@@ -303,38 +343,12 @@ class AmqpBroker:
     def _check_exchange(self, exchange: str, done: Done) -> None:
         link = self._link
         if link is not None:
-            self._spawn(self._check(link, exchange, done))
+            self._spawned.run(self._check(link, exchange, done))
 
     async def _check(self, link: Link, exchange: str, done: Done) -> None:
-        problem: Failure | None = None
-        try:
-            async with link.scratch() as channel:
-                await channel.call(methods.exchange_declare(exchange, passive=True))
-        except ChannelClosed as refusal:
-            problem = refusal.failure
-        except ValueError as refusal:
-            problem = Failure("precondition_failed", f"PRECONDITION_FAILED - {refusal}", fatal=False)
-        done(problem)
+        done(await topology.missing(link, exchange))
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        """Runs what concerns this link only."""
-        self._run(work, self._link_tasks)
-
-    def _keep(self, work: Coroutine[Any, Any, None]) -> None:
-        """Runs what outlives links."""
-        self._run(work, self._tasks)
-
-    def _run(self, work: Coroutine[Any, Any, None], tasks: set[asyncio.Task[None]]) -> None:
-        task = asyncio.create_task(self._guarded(work))
-        tasks.add(task)
-
-        def ended(task: asyncio.Task[None]) -> None:
-            tasks.discard(task)
-            work.close()  # cancelled before its first step, it was never awaited
-
-        task.add_done_callback(ended)
-
-    async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
+    async def _guarded(self, work: Awaitable[None]) -> None:
         link = self._link
         try:
             await work
@@ -365,9 +379,9 @@ class AmqpBroker:
         if (blocked is None) != (self._blocked is None):
             self._publisher.blocked(blocked is not None)
             if blocked is not None:
-                _log.warning("broker_blocked", reason=blocked)
+                self._say(logging.WARNING, "broker_blocked", reason=blocked)
             else:
-                _log.info("broker_unblocked")
+                self._say(logging.INFO, "broker_unblocked")
         self._blocked = blocked
         if self._clear and not self.congested:
             callbacks, self._clear = self._clear, []

@@ -10,17 +10,23 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any
 
 from ..base import Done, Failure, QueueConsumer, QueueListener, QueueSpec
 from . import methods
 from .channel import REPLY_TIMEOUT, Channel, ChannelClosed, LinkLost, Reply, unanswered
+from .codec import FRAME_METHOD, frame
 from .consumer import Consumer, tell
 from .link import SCRATCH_CHANNELS, Link
 from .outage import Outage, Refused
 
 SPARE_CHANNELS = 2 * SCRATCH_CHANNELS
 """Channels that consumers leave for everything else."""
+VANISHING = (0.0, 0.01, 0.05, 0.2)
+"""Pauses in which a queue that is being deleted will have gone."""
+TAG = "stomp"
+"""The consumer's tag on its channel."""
 RETRY = 1.0
 """Seconds between attempts to have a queue back that the dead connection still holds."""
 RETRIES = 45
@@ -59,14 +65,23 @@ class Consumers:
 
     def declare(self, spec: QueueSpec, done: Done) -> None:
         """See :meth:`stompbridge.brokers.base.Broker.declare_queue`."""
-        self._keep(self._declare(spec, done))
+        self._keep(self._carry_out(lambda link: _again(spec, partial(_declare_and_bind, spec, link)), done))
+
+    def delete(self, spec: QueueSpec, done: Done) -> None:
+        """See :meth:`stompbridge.brokers.base.Broker.delete_queue`."""
+        self._keep(self._carry_out(partial(_delete, spec), done))
 
     def forget(self, consumer: Consumer) -> None:
         """It needs no restoring any more."""
         self._standing.pop(consumer, None)
 
     def close(self, channel: Channel, done: Done | None) -> None:
-        """Closes a consumer's channel; ``done`` follows, whether the broker answers or goes."""
+        """Closes a consumer's channel; ``done`` follows, whether the broker answers or goes.
+
+        The consumer is cancelled first: only then is a queue that goes with it gone with the answer, and what comes
+        to one that stays is not given to a channel that closes, to come back as redelivered.
+        """
+        channel.send(frame(FRAME_METHOD, channel.number, methods.basic_cancel(TAG)))
         if done is None:
             channel.close()
             return
@@ -122,10 +137,10 @@ class Consumers:
         try:
             if suspect:
                 async with self._alone:
-                    await self._set_up(consumer, link)
+                    await _again(consumer.spec, partial(self._set_up, consumer, link))
                     consumer.suspect = False
             else:
-                await self._set_up(consumer, link)
+                await _again(consumer.spec, partial(self._set_up, consumer, link))
         except LinkLost as loss:
             if loss.failure is None:
                 raise
@@ -152,14 +167,14 @@ class Consumers:
             if channel is not None:
                 channel.close()
             consumer.detach()
-            await _undo(spec, consumer.queue, link)
+            await _undo(spec, consumer.queue, link, consumer.cancelled)
             if not consumer.cancelled:
                 raise
         else:
             if consumer.cancelled:
                 if channel is not None:
                     channel.close()
-                await _undo(spec, consumer.queue, link)
+                await _undo(spec, consumer.queue, link, abandoned=True)
 
     async def _consume(self, consumer: Consumer, channel: Channel) -> None:
         consumer.attach(channel)
@@ -178,7 +193,7 @@ class Consumers:
                 answered.set_result(result)
 
         try:
-            request = methods.basic_consume(consumer.queue, "", consumer.arguments)
+            request = methods.basic_consume(consumer.queue, TAG, consumer.arguments)
             channel.request(request, reply)
         except ValueError as problem:
             raise _invalid(problem) from None
@@ -190,14 +205,14 @@ class Consumers:
         if not isinstance(result, bytes):
             raise result
 
-    async def _declare(self, spec: QueueSpec, done: Done) -> None:
+    async def _carry_out(self, work: Callable[[Link], Coroutine[Any, Any, object]], done: Done) -> None:
         problem: Failure | None = None
         suspect = False
         while True:
             try:
                 link = await self._outage.wait()
                 async with self._alone if suspect else contextlib.nullcontext():
-                    await _declare_and_bind(spec, link)
+                    await work(link)
             except LinkLost as loss:
                 if suspect and loss.failure is not None:
                     problem = loss.failure
@@ -211,22 +226,33 @@ class Consumers:
         tell(done, problem)
 
 
+async def _again(spec: QueueSpec, work: Callable[[], Coroutine[Any, Any, object]]) -> None:
+    """Does it, and again where the queue was gone: RabbitMQ declares, as if it were there, a queue that is just
+    being deleted, such as one whose last consumer has gone, and does not find it then."""
+    for pause in VANISHING:
+        try:
+            await work()
+        except ChannelClosed as problem:
+            failure = problem.failure
+            if not spec.declare or failure.code != "not_found" or f"no queue '{spec.name}'" not in failure.text:
+                raise
+            await asyncio.sleep(pause)
+        else:
+            return
+    await work()
+
+
 async def _declare_and_bind(spec: QueueSpec, link: Link) -> str:
     """What the subscription asks for, on a scratch channel. Returns the queue's name."""
     queue = ""
+    if spec.reuse and await _exists(spec.name, link):
+        return spec.name
     try:
         async with link.scratch() as channel:
             if not spec.declare:
                 await channel.call(methods.queue_declare(spec.name, passive=True))
                 return spec.name
-            request = methods.queue_declare(
-                spec.name,
-                durable=spec.durable,
-                exclusive=spec.exclusive,
-                auto_delete=spec.auto_delete,
-                arguments=spec.arguments,
-            )
-            queue = methods.read_queue_name(await channel.call(request))
+            queue = methods.read_queue_name(await channel.call(_declaration(spec)))
             for exchange, key in spec.bindings:
                 await channel.call(methods.queue_bind(queue, exchange, key))
             return queue
@@ -238,17 +264,49 @@ async def _declare_and_bind(spec: QueueSpec, link: Link) -> str:
         raise _invalid(problem) from None
 
 
-async def _undo(spec: QueueSpec, queue: str, link: Link) -> None:
+def _declaration(spec: QueueSpec) -> methods.Request:
+    return methods.queue_declare(
+        spec.name,
+        durable=spec.durable,
+        exclusive=spec.exclusive,
+        auto_delete=spec.auto_delete,
+        arguments=spec.arguments,
+    )
+
+
+async def _exists(queue: str, link: Link) -> bool:
+    try:
+        async with link.scratch() as channel:
+            await channel.call(methods.queue_declare(queue, passive=True))
+    except ChannelClosed as problem:
+        if problem.failure.code != "not_found":
+            raise
+        return False
+    return True
+
+
+async def _delete(spec: QueueSpec, link: Link) -> None:
+    with contextlib.suppress(ValueError):
+        async with link.scratch() as channel:
+            if spec.exclusive:
+                # Refused where somebody else's queue has the name by now.
+                await channel.call(_declaration(spec))
+            await channel.call(methods.queue_delete(spec.name))
+
+
+async def _undo(spec: QueueSpec, queue: str, link: Link, abandoned: bool = False) -> None:
     """Deletes a queue that was made for a subscription which did not come about, unless somebody else uses it.
+    ``abandoned``: whoever asked for it has gone, and so does what was that session's alone.
 
     Not with the flags of Queue.Delete, for which quorum queues have the connection closed.
     """
-    if spec.declare and (spec.delete_on_failure or spec.auto_delete):
+    drop = spec.auto_delete or (spec.exclusive and abandoned)
+    if spec.declare and (spec.delete_on_failure or drop):
         with contextlib.suppress(ChannelClosed):
             async with link.scratch() as channel:
                 declared = await channel.call(methods.queue_declare(queue, passive=True))
                 messages, users = methods.read_queue_counts(declared)
-                if not users and (spec.auto_delete or not messages):
+                if not users and (drop or not messages):
                     await channel.call(methods.queue_delete(queue))
 
 

@@ -23,6 +23,10 @@ from .splitter import Delivery
 
 PREFETCH = 2000
 """Messages under way to each mailbox."""
+ACK_MESSAGES = 256
+ACK_BYTES = 1024 * 1024
+"""What is taken and not acknowledged yet, at most: an acknowledgement for each costs RabbitMQ as much as a publish.
+What comes again after a broken link is recognised by its stamp."""
 RETRY = 5.0
 """Seconds between attempts to have a mailbox back that the broker refuses."""
 REBUILD_PAUSE = 0.25
@@ -32,14 +36,14 @@ _log = structlog.get_logger(__name__)
 
 
 class Mailboxes:
-    """``spawn`` runs a coroutine that is dropped when the link is lost; ``every`` answers for an exchange which single
-    key stands for all of them, if any; ``clock`` gives monotonic seconds."""
+    """``make`` makes the mailbox of an exchange; ``spawn`` runs a coroutine that is dropped when the link is lost;
+    ``clock`` gives monotonic seconds."""
 
     def __init__(
         self,
         settings: BrokerSettings,
         prefix: str,
-        every: Callable[[str], str | None],
+        make: Callable[[str], Mailbox],
         spawn: Callable[[Coroutine[Any, Any, None]], None],
         clock: Callable[[], float],
     ) -> None:
@@ -52,11 +56,15 @@ class Mailboxes:
         self._settings = settings
         self._wait = settings.when_down == "wait"
         self._prefix = prefix
-        self._every = every
+        self._make = make
         self._spawn = spawn
         self._clock = clock
         self._link: Link | None = None
         self._consume: Channel | None = None
+        # What was taken since the last acknowledgement: the newest tag, how many, how many bytes.
+        self._taken = 0
+        self._taken_messages = 0
+        self._taken_bytes = 0
         self._boxes: dict[str, Mailbox] = {}
         self._rebuilt = 0.0
         self._one_consume = asyncio.Lock()
@@ -73,7 +81,7 @@ class Mailboxes:
             done(self.bindings.unavailable())
             return
         if mailbox is None:
-            mailbox = self._boxes[exchange] = Mailbox(exchange, self._every(exchange))
+            mailbox = self._boxes[exchange] = self._make(exchange)
         self.bindings.want(mailbox, key if mailbox.every is None else mailbox.every, done)
         if not mailbox.ready:
             self._open_later(mailbox)
@@ -87,7 +95,7 @@ class Mailboxes:
     def ensure(self, exchange: str) -> None:
         """Has a mailbox from the next ``attach`` on, whether somebody wants a key or not."""
         if exchange not in self._boxes:
-            self._boxes[exchange] = Mailbox(exchange, self._every(exchange))
+            self._boxes[exchange] = self._make(exchange)
 
     async def attach(self, link: Link) -> None:
         """Restores every mailbox over a new link. Raises :class:`.LinkLost` or :class:`.ChannelClosed`."""
@@ -126,12 +134,14 @@ class Mailboxes:
     def sweep(self, now: float) -> None:
         """Called a few times a second."""
         self.bindings.sweep(now)
+        self._acknowledge()
         for mailbox in self._boxes.values():
             if mailbox.retry_at and mailbox.retry_at <= now:
                 self._open_later(mailbox)
 
     async def _open_consume(self, link: Link) -> Channel:
         channel = await link.consume.open_channel()
+        self._taken = self._taken_messages = self._taken_bytes = 0
         channel.on_deliveries = self._on_deliveries
         channel.on_cancelled = self._on_cancelled
         channel.on_closed = self._on_consume_closed
@@ -260,15 +270,29 @@ class Mailboxes:
             self._open_later(mailbox)
 
     def _on_deliveries(self, batch: Sequence[Delivery]) -> None:
-        consumer, messages = batch[0].consumer, [batch[0].message]
-        for delivery in batch[1:]:
+        consumer = batch[0].consumer
+        messages: list[Message] = []
+        size, nameless = 0, False
+        for delivery in batch:
+            message = delivery.message
             if delivery.consumer != consumer:
                 self._hand_over(consumer, messages)
                 consumer, messages = delivery.consumer, []
-            messages.append(delivery.message)
+            messages.append(message)
+            size += len(message.body)
+            nameless = nameless or (message.sender is None and message.message_id is None)
         self._hand_over(consumer, messages)
-        if self._consume is not None:
-            self._consume.ack(batch[-1].tag, multiple=True)
+        self._taken = batch[-1].tag
+        self._taken_messages += len(batch)
+        self._taken_bytes += size
+        # Without any name it would not be recognised if it came again.
+        if nameless or self._taken_messages >= ACK_MESSAGES or self._taken_bytes >= ACK_BYTES:
+            self._acknowledge()
+
+    def _acknowledge(self) -> None:
+        if self._taken and self._consume is not None:
+            self._consume.ack(self._taken, multiple=True)
+            self._taken = self._taken_messages = self._taken_bytes = 0
 
     def _hand_over(self, exchange: str, messages: list[Message]) -> None:
         self.delivered += len(messages)

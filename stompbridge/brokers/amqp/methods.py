@@ -39,6 +39,7 @@ BASIC_ACK = b"\x00\x3c\x00\x50"
 BASIC_NACK = b"\x00\x3c\x00\x78"
 CONFIRM_SELECT = b"\x00\x55\x00\x0a"
 CONFIRM_SELECT_OK = b"\x00\x55\x00\x0b"
+CONNECTION_START = b"\x00\x0a\x00\x0a"
 CONNECTION_CLOSE = b"\x00\x0a\x00\x32"
 CONNECTION_BLOCKED = b"\x00\x0a\x00\x3c"
 CONNECTION_UNBLOCKED = b"\x00\x0a\x00\x3d"
@@ -145,6 +146,11 @@ def basic_qos(prefetch: int) -> Request:
 def basic_consume(queue: str, tag: str, arguments: Mapping[str, HeaderValue] | None = None) -> Request:
     names = short_string(queue) + short_string(tag)
     return Request(BASIC_CONSUME + b"\x00\x00" + names + b"\x00" + encode_table(arguments or {}), BASIC_CONSUME_OK)
+
+
+def basic_cancel(tag: str) -> bytes:
+    """The payload of a Basic.Cancel that has no answer."""
+    return BASIC_CANCEL + short_string(tag) + b"\x01"
 
 
 def read_close(payload: bytes) -> Close:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from ...config import Exchange
+from ..base import Failure
 from . import methods
 from .channel import ChannelClosed
 from .link import Link
@@ -31,3 +32,15 @@ async def declare(link: Link, exchanges: Iterable[Exchange]) -> None:
                     await channel.call(methods.exchange_declare(exchange.name, passive=True))
         except (ChannelClosed, ValueError) as problem:
             raise TopologyError(f"{link.where}: exchange {exchange.name!r}: {problem}") from None
+
+
+async def missing(link: Link, exchange: str) -> Failure | None:
+    """Why there is no such exchange, if there is none. Raises :class:`.LinkLost`."""
+    try:
+        async with link.scratch() as channel:
+            await channel.call(methods.exchange_declare(exchange, passive=True))
+    except ChannelClosed as refusal:
+        return refusal.failure
+    except ValueError as refusal:
+        return Failure("precondition_failed", f"PRECONDITION_FAILED - {refusal}", fatal=False)
+    return None

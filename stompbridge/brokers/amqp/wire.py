@@ -16,19 +16,26 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 import aiormq
 import structlog
 from aiormq.connection import SSLContextProvider
-from aiormq.exceptions import AMQPError, ProbableAuthenticationError
+from aiormq.exceptions import AMQPError, AuthenticationError, ProbableAuthenticationError
 
 from ... import __version__
 from ..base import Failure
 from . import methods
 from .channel import Channel, ChannelClosed, LinkLost
 from .codec import HEARTBEAT
+from .login import Login
 from .splitter import Blocked, Confirm, ConnectionClosing, Delivery, Event, Returned, Splitter, StreamError
 
+GATHER = 0.001
+"""Seconds; the shortest that uvloop knows. RabbitMQ confirms in 0.3 ms when it is idle."""
 WRITE_BUFFER = 512 * 1024
 """Unsent bytes from which on publishing is held back."""
 ORDERLY = 320
 """The broker's reply code when it is stopped or an operator closes the connection."""
+REFUSED = ("access_refused", "not_allowed")
+"""Its words, during the handshake, for a login and for a virtual host."""
+SILENTLY = Failure("closed", "the connection was closed in answer to the login")
+"""A refusal as AMQP 0-9-1 has it (section 4.10), of a login too long for a frame, say. Or the broker has just died."""
 
 _log = structlog.get_logger(__name__)
 
@@ -38,7 +45,12 @@ for _name in ("aiormq.connection", "aiormq.channel"):
 
 
 class WireError(Exception):
-    """A connection that could not be made: where and why, without credentials."""
+    """A connection that could not be made: where and why, without credentials. ``refused`` is the broker's answer where
+    it does not let the login in, or not into the virtual host."""
+
+    def __init__(self, text: str, refused: Failure | None = None) -> None:
+        super().__init__(text)
+        self.refused = refused
 
 
 class _Tap(asyncio.StreamReaderProtocol):
@@ -95,11 +107,19 @@ class _Transports(aiormq.TransportFactory):
 
 
 class Wire:
-    """One connection. ``on_lost`` is called once, with the reason, when it ends by itself; ``on_flow`` whenever
-    ``paused`` or ``blocked`` change."""
+    """One connection, with the credentials of ``login`` or else those of ``url``. ``on_lost`` is called once, with the
+    reason, when it ends by itself; ``on_flow`` whenever ``paused`` or ``blocked`` change. ``gathers``: what is written
+    while an answer is due waits for it, at most :data:`GATHER`, so that a busy broker gets few large writes."""
 
     def __init__(
-        self, url: str, name: str, heartbeat: float, on_lost: Callable[[str], None], on_flow: Callable[[], None]
+        self,
+        url: str,
+        name: str,
+        heartbeat: float,
+        on_lost: Callable[[str], None],
+        on_flow: Callable[[], None],
+        login: Login | None = None,
+        gathers: bool = False,
     ) -> None:
         self.transport: asyncio.Transport | None = None
         self.closed = False
@@ -121,13 +141,20 @@ class Wire:
         self._free: deque[int] = deque()
         self._next = 1
         self._out: list[bytes] = []
+        self._gathers = gathers
+        # Whether something was written since the broker was last heard.
+        self._unanswered = False
+        self._late: asyncio.TimerHandle | None = None
         self._opened = False
         self._reason = ""
         self._explained = ""
+        self._refused: Failure | None = None
+        # The last method of the handshake.
+        self._method = b""
         self._last_read = self._last_passed = time.monotonic()
         try:
             self._connection = aiormq.Connection(
-                _address(url, heartbeat),
+                _address(url if login is None else login.address(url), heartbeat),
                 transport_factory=_Transports(self),
                 client_properties={"connection_name": name, "product": "stompbridge", "version": __version__},
             )
@@ -135,6 +162,8 @@ class Wire:
             raise WireError("the broker's address is no amqp:// or amqps:// URL") from None
         self.where = f"{self._connection.url.host}:{self._connection.url.port}"
         self.user = self._connection.url.user or "guest"
+        if login is not None:
+            self._connection.vhost = login.virtual_host
         self.vhost = self._connection.vhost
 
     async def open(self, within: float) -> None:
@@ -146,12 +175,14 @@ class Wire:
             await self.close(0)
             raise WireError(f"{self.where}: no answer within {within:g} s") from None
         except ProbableAuthenticationError as problem:
-            raise WireError(f"{self.where}: login refused for user {self.user!r} ({_cause(problem)})") from None
+            text = f"{self.where}: login refused for user {self.user!r} ({_cause(problem)})"
+            raise WireError(text, self._refused) from None
         except (AMQPError, OSError, ValueError, error, StopAsyncIteration) as problem:
             # StopAsyncIteration is aiormq's word for a connection that ends between two frames of the handshake.
             reason = self._explained or _cause(problem)
+            answered = self._method != methods.CONNECTION_START or isinstance(problem, AuthenticationError)
             await self.close(0)
-            raise WireError(f"{self.where}: {reason}") from None
+            raise WireError(f"{self.where}: {reason}", self._refused if answered else SILENTLY) from None
         tune = self._connection.connection_tune
         self.frame_max = tune.frame_max or 0
         self.channel_max = tune.channel_max or 65535
@@ -205,15 +236,23 @@ class Wire:
             self._free.append(channel.number)
 
     def send(self, data: bytes) -> None:
-        """Writes whole frames, those of one turn of the loop together."""
+        """Writes whole frames, those of one turn of the loop together; where it ``gathers``, those until the broker has
+        answered what was written before."""
         if self.closed:
             return
         if not self._out:
-            self._loop.call_soon(self._flush)
+            if self._unanswered:
+                self._late = self._loop.call_later(GATHER, self._flush)
+            else:
+                self._loop.call_soon(self._flush)
         self._out.append(data)
 
     def _flush(self) -> None:
         out, transport = self._out, self.transport
+        if self._late is not None:
+            self._late.cancel()
+            self._late = None
+        self._unanswered = self._gathers and bool(out)
         if out and transport is not None and not transport.is_closing():
             transport.write(b"".join(out))
         out.clear()
@@ -221,6 +260,10 @@ class Wire:
     def received(self, data: bytes) -> tuple[bytes, list[Event]]:
         """Called by the protocol with what was read. Returns what the library is to see, and our events."""
         now = self._last_read = time.monotonic()
+        if self._unanswered:
+            self._unanswered = False
+            if self._out:
+                self._loop.call_soon(self._flush)
         try:
             passed, events = self._splitter.feed(data)
         except StreamError as problem:
@@ -228,6 +271,8 @@ class Wire:
             return b"", []
         if passed:
             self._last_passed = now
+            if not self._opened:
+                self._method = passed[7:11]
         elif self._opened and now - self._last_passed > 1.0:
             # The broker sends no heart-beat while it delivers, and the library sees no delivery.
             self._last_passed = now
@@ -271,8 +316,11 @@ class Wire:
             return
         if isinstance(event, ConnectionClosing):
             self._explained = f"{event.close.code} {event.close.text}"
+            failure = event.close.failure
+            if not self._opened and failure.code in REFUSED:
+                self._refused = failure
             if event.close.code != ORDERLY:
-                self.failure = event.close.failure
+                self.failure = failure
             self.lose(self._explained)
             return
         channel = self._channels.get(event.channel)

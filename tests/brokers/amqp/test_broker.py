@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from pamqp import commands
 
-from stompbridge.brokers.amqp import AmqpBroker, bindings, broker, consumers, mailboxes
+from stompbridge.brokers.amqp import AmqpBroker, backoff, bindings, broker, consumers, mailboxes
 from stompbridge.brokers.base import Failure, Message, QueueSpec
 from stompbridge.config import BrokerSettings, Exchange
 from tests.brokers.amqp.fake import OK, Calls, FakeBroker, Inbox, News, Peer, ignore, refuse, until, within
@@ -21,8 +21,8 @@ Start = Callable[..., Any]
 @pytest.fixture(autouse=True)
 def fast(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(broker, "TICK", 0.02)
-    monkeypatch.setattr(broker, "BACKOFF", 0.01)
-    monkeypatch.setattr(broker, "MIN_PAUSE", 0.01)
+    monkeypatch.setattr(backoff, "BACKOFF", 0.01)
+    monkeypatch.setattr(backoff, "MIN_PAUSE", 0.01)
     monkeypatch.setattr(mailboxes, "RETRY", 0.05)
     monkeypatch.setattr(consumers, "RETRY", 0.02)
 
@@ -124,7 +124,7 @@ async def test_either_connection_lost_ends_both(start: Start, fake: FakeBroker) 
 async def test_a_stable_link_starts_the_back_off_anew(
     start: Start, fake: FakeBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(broker, "STABLE", 0.0)
+    monkeypatch.setattr(backoff, "STABLE", 0.0)
     bridge = await start().up()
     for _ in range(8):
         bridge.news.up.clear()
@@ -481,6 +481,38 @@ async def test_restored_after_a_loss(start: Start, fake: FakeBroker) -> None:
     assert {consume.consumer_tag for consume in fake.of(commands.Basic.Consume)} == {"e", "all"}
 
 
+async def test_up_before_thousands_of_keys_are_bound(start: Start, fake: FakeBroker) -> None:
+    bridge = await start((Exchange(name="e"), Exchange(name="d", type="direct"))).up()
+    keys = [f"k{number}" for number in range(1000)]
+    answers = [bridge.calls.bind("e", key) for key in keys]
+    answers += [bridge.calls.bind(exchange, "k") for exchange in ("d", "amq.topic", "unheard-of")]
+    assert {await within(answer) for answer in answers} == {None}
+    assert bridge.counter("bind_storms") == 1
+    await until(lambda: len([bind for bind in fake.of(commands.Queue.Bind) if bind.exchange == "e"]) == 1001)
+    fake.seen.clear()
+    bridge.news.up.clear()
+    fake.peer("consume").drop()
+    await within(bridge.news.up.wait())
+    binds = [(bind.exchange, bind.routing_key) for bind in fake.of(commands.Queue.Bind)]
+    assert binds[0] == ("e", "#")
+    assert len(binds) < 500
+    assert {("d", "k"), ("amq.topic", "k"), ("unheard-of", "k")} < set(binds)
+    await until(lambda: {bind.routing_key for bind in fake.of(commands.Queue.Bind)} == {"#", "k", *keys})
+
+
+@pytest.mark.parametrize("kind", ["direct", "fanout"])
+async def test_everything_is_a_key_like_any_other_where_keys_are_no_patterns(
+    start: Start, fake: FakeBroker, kind: Any
+) -> None:
+    bridge = await start((Exchange(name="e", type=kind),)).up()
+    fake.answers[commands.Queue.Bind] = ignore
+    for number in range(200):
+        bridge.calls.bind("e", f"k{number}" if kind == "direct" else "")
+    expected = [f"k{number}" for number in range(200)] if kind == "direct" else [""]
+    await until(lambda: [bind.routing_key for bind in fake.of(commands.Queue.Bind)] == expected)
+    assert bridge.counter("bind_storms") == 0
+
+
 async def test_a_mailbox_that_cannot_be_had_back(start: Start, fake: FakeBroker) -> None:
     """Its node is down: the next generation lives elsewhere."""
     bridge = await start().up()
@@ -708,6 +740,22 @@ async def test_refused_at_its_consumer(start: Start, fake: FakeBroker, queue: st
     await until(lambda: fake.of(commands.Queue.Delete))
     (delete,) = fake.of(commands.Queue.Delete)
     assert delete.queue == (queue or "amq.gen-1")
+
+
+@pytest.mark.parametrize("method", [commands.Queue.Declare, commands.Basic.Consume])
+@pytest.mark.parametrize("often", [1, 3, 9])
+async def test_a_queue_that_is_being_deleted(start: Start, fake: FakeBroker, method: Any, often: int) -> None:
+    """RabbitMQ may take it for one that is there when it is declared, and not find it then."""
+    bridge = await start().up()
+    text = "NOT_FOUND - no queue 'q' in vhost '/'"
+    fake.answers[method] = times(often, refuse(404, text))
+    result = await within(bridge.calls.consume(QueueSpec("q"), Inbox()))
+    if often < 9:
+        assert not isinstance(result, Failure)
+        assert len(fake.of(method)) == often + 1
+    else:
+        assert result == Failure("not_found", text)
+        assert len(fake.of(method)) == 5
 
 
 async def test_refused_at_its_binding(start: Start, fake: FakeBroker) -> None:

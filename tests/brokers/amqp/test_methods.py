@@ -67,3 +67,8 @@ def test_what_a_declaration_answers() -> None:
     payload = pamqp.frame.marshal(commands.Queue.DeclareOk("name", 7, 3), 1)[7:-1]
     assert methods.read_queue_name(payload) == "name"
     assert methods.read_queue_counts(payload) == (7, 3)
+
+
+def test_a_cancel_without_an_answer() -> None:
+    _, _, decoded = pamqp.frame.unmarshal(frame(1, 3, methods.basic_cancel("t")))
+    assert dict(decoded) == dict(commands.Basic.Cancel("t", nowait=True))

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from stompbridge.brokers.amqp import AmqpBroker
+from stompbridge.brokers.amqp import AmqpBroker, bindings
 from stompbridge.brokers.base import Failure, QueueSpec
 from stompbridge.config import BrokerSettings, Exchange
 from tests.brokers.amqp.fake import Calls, Inbox, News, until, within
@@ -234,12 +234,41 @@ async def test_nothing_is_left_behind(rabbitmq: RabbitMQ, start: Start, exchange
 
 async def test_many_bindings_at_once(rabbitmq: RabbitMQ, start: Start, exchange: str) -> None:
     bridge = await start(rabbitmq.url, exchange, bind_linger=0).up()
-    answers = [bridge.calls.bind(exchange, f"key.{number}") for number in range(300)]
+    keys = [f"{exchange}.{number}" for number in range(300)]
+    answers = [bridge.calls.bind("amq.direct", key) for key in keys]
     assert [await within(answer) for answer in answers] == [None] * 300
-    for number in range(300):
-        bridge.broker.unbind(exchange, f"key.{number}")
-    assert await within(bridge.calls.bind(exchange, "last")) is None
+    for key in keys:
+        bridge.broker.unbind("amq.direct", key)
+    assert await within(bridge.calls.bind("amq.direct", "last")) is None
     assert bridge.counter("bindings") == 1
+
+
+async def test_a_storm_of_bindings(
+    rabbitmq: RabbitMQ, start: Start, exchange: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Numbered messages go on all the while: from its answer on each key gets every one, once."""
+    monkeypatch.setattr(bindings, "CALM", 0.5)
+    bridge, sender = [await start(rabbitmq.url, exchange).up() for _ in range(2)]
+    keys = [f"key.{number}" for number in range(400)]
+    answers = {key: bridge.calls.bind(exchange, key) for key in keys}
+    promised, sent = set(), 0
+    while not bridge.counter("unbinds") or sent % len(keys):
+        key = keys[sent % len(keys)]
+        if answers[key].done():
+            assert answers[key].result() is None
+            promised.add(b"%d" % sent)
+        assert await within(sender.calls.publish(exchange, key, b"%d" % sent)) is None
+        sent += 1
+    assert await within(sender.calls.publish(exchange, keys[0], b"last")) is None
+    received = []
+    while received[-1:] != [b"last"]:
+        received += await bridge.news.bodies(1)
+    assert len(received) == len(set(received))
+    assert promised <= set(received)
+    assert bridge.counter("bind_storms") == 1
+    listed = await asyncio.to_thread(rabbitmq.ctl, "list_bindings", "--no-table-headers", "source_name", "routing_key")
+    bound = [line.split("\t")[1] for line in listed.splitlines() if line.startswith(f"{exchange}\t")]
+    assert sorted(bound) == sorted(keys)
 
 
 async def test_killed_and_started_again(
