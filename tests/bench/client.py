@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import cast
 
 from tests.bench import wire
 
 PARALLEL = 50
 """How many clients are on their way to being connected at a time."""
+HALF_OPEN = 200
+"""How many clients of a storm are between connecting and the end of the WebSocket handshake at a time."""
 OPEN_TIMEOUT = 60.0
 _CONTROL_FRAME = 0x88
 _CLOSE = wire.client_frame((1000).to_bytes(2, "big"), opcode=8)
@@ -33,6 +35,10 @@ class Tally:
         self.disconnected = 0
         self.first_error = ""
 
+    def restart(self) -> None:
+        """What is measured begins now."""
+        self.samples.clear()
+
     def error(self, text: str) -> None:
         self.errors += 1
         self.first_error = self.first_error or text[:500]
@@ -50,6 +56,7 @@ class Client(asyncio.Protocol):
         "head",
         "missing",
         "number",
+        "on_upgraded",
         "ready",
         "reordered",
         "rest",
@@ -99,6 +106,7 @@ class Client(asyncio.Protocol):
         self.reordered = 0
         self.rest = b""
         self.upgraded = False
+        self.on_upgraded: Callable[[], None] | None = None
         self.ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.transport: asyncio.Transport | None = None
 
@@ -219,6 +227,8 @@ class Client(asyncio.Protocol):
             return b""
         self.upgraded = True
         self.write(self.connect)
+        if self.on_upgraded is not None:
+            self.on_upgraded()
         return data[end + 4 :]
 
     def _other(self, opcode: int, payload: bytes) -> None:
@@ -257,10 +267,32 @@ async def open_all(clients: Sequence[Client], port: int, path: str) -> list[floa
             await client.open(port, path)
             took.append((wire.now() - began) / 1e6)
 
+    await _together([work() for _ in range(min(PARALLEL, len(clients)))])
+    return took
+
+
+async def open_at_once(clients: Sequence[Client], port: int, path: str) -> list[float]:
+    """Opens the clients all at once: none waits for another's subscription, only for its handshake, and for that only
+    where more than :data:`HALF_OPEN` are at it. The milliseconds from the beginning until each subscription stood;
+    raises what :func:`open_all` raises."""
+    slots = asyncio.Semaphore(HALF_OPEN)
+    began = wire.now()
+    took: list[float] = []
+
+    async def work(client: Client) -> None:
+        await slots.acquire()
+        client.on_upgraded = slots.release
+        await client.open(port, path)
+        took.append((wire.now() - began) / 1e6)
+
+    await _together([work(client) for client in clients])
+    return took
+
+
+async def _together(works: Sequence[Coroutine[None, None, None]]) -> None:
     try:
         async with asyncio.timeout(OPEN_TIMEOUT), asyncio.TaskGroup() as group:
-            for _ in range(min(PARALLEL, len(clients))):
-                group.create_task(work())
+            for work in works:
+                group.create_task(work)
     except* OSError as refused:
         raise ConnectionError(f"a client could not connect: {refused.exceptions[0]}") from None
-    return took

@@ -15,6 +15,7 @@ Scenarios, all with JSON bodies of 100 bytes:
 ``rooms-ack``       the same with ``ack:client``, every message acknowledged
 ``connect``         ``--connections`` clients connect and subscribe a room of their own, 50 at a time
 ``connect-shared``  the same, all to one room
+``storm``           ``--storm`` clients connect and subscribe a room of their own, all at once
 ``idle``            ``--connections`` subscribed clients with 10 s heart-beats that do nothing, on fresh servers
 
 Rates are messages sent a second, by all senders together; ``max`` keeps a fixed number of messages in flight.
@@ -23,9 +24,11 @@ What is in the table (medians over the rounds; the line ``ratio`` divides by Web
 
 ``per s``       deliveries a second from the first SEND to the last delivery; connections a second for ``connect``
 ``p50``, ``p99``  from just before SEND is written to MESSAGE being read, every k-th delivery; the time from opening the
-                socket to the subscription's RECEIPT for ``connect``
+                socket to the subscription's RECEIPT for ``connect``, from the beginning for ``storm``
 ``CPU us``      user and system time from ``/proc/<pid>/stat`` of the bridge, of RabbitMQ, and of both, with children,
                 divided by deliveries or connections
+``all s``       seconds until every client of a storm has its RECEIPT
+``after us``    CPU of all servers from then on until they are quiet, divided by the clients of the storm
 ``KiB/conn``    growth of the resident set from 20 connections to all, divided by their number
 ``lost``, ``twice``  from the running numbers in the bodies, per receiver
 ``gen. %``      what this generator used of one core. Above 80 it may be what limits, and a warning says so.
@@ -44,11 +47,11 @@ from pathlib import Path
 
 import uvloop
 
-from tests.bench import report
+from tests.bench import goals, plot, report
 from tests.bench.scenarios import Result, Target, Work, run
 from tests.bench.servers import TARGETS, Servers, raise_file_limit
 
-SCENARIOS = ("fanout", "rooms", "rooms-ack", "connect", "connect-shared", "idle")
+SCENARIOS = ("fanout", "rooms", "rooms-ack", "connect", "connect-shared", "storm", "idle")
 MANY = 500
 """From this many receivers on a fan-out is measured at :data:`MANY_RATES`."""
 MANY_RATES: tuple[float | None, ...] = (20, 50, None)
@@ -96,10 +99,12 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--receivers", type=counts, default="1000,100", help="of a fan-out (%(default)s)")
     parser.add_argument("--rooms", type=counts, default="500", help="clients (%(default)s)")
     parser.add_argument("--connections", type=counts, default="1000", help="connect and idle (%(default)s)")
+    parser.add_argument("--storm", type=counts, default="5000", help="clients (%(default)s)")
     parser.add_argument("--rates", type=rates, help="instead of each scenario's own")
     parser.add_argument("--seconds", type=float, default=5.0, help="of sending, at most 600 (%(default)s)")
     parser.add_argument("--rounds", type=int, default=3, help="at most 50 (%(default)s)")
     parser.add_argument("--json", type=Path, help="write everything to this file")
+    parser.add_argument("--plot", type=Path, help="draw the figures into this file, SVG")
     options = parser.parse_args(argv)
     if not 0.1 <= options.seconds <= 600 or not 1 <= options.rounds <= 50:
         parser.error("--seconds is from 0.1 to 600 and --rounds from 1 to 50")
@@ -118,7 +123,8 @@ def plan(options: argparse.Namespace) -> list[Work]:
             for rooms in options.rooms:
                 rows += [Work(scenario, rooms, rate) for rate in options.rates or ROOM_RATES[scenario]]
         else:
-            rows += [Work(scenario, connections) for connections in options.connections]
+            clients = options.storm if scenario == "storm" else options.connections
+            rows += [Work(scenario, number) for number in clients]
     return rows
 
 
@@ -186,8 +192,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     sys.stdout.write(report.table(results))
     for note in report.notes(results):
         sys.stdout.write(f"! {note}\n")
+    summary = report.as_json(results, environment(options))
+    if len(reached := goals.table(summary)) > 1:
+        sys.stdout.write("\n" + report.align(reached))
     if options.json:
-        options.json.write_text(json.dumps(report.as_json(results, environment(options)), indent=2) + "\n")
+        options.json.write_text(json.dumps(summary, indent=2) + "\n")
+    if options.plot:
+        options.plot.write_text(plot.svg(summary))
     sound = all(
         result.figures and not result.figures.get("lost") and not result.figures.get("doubled") for result in results
     )

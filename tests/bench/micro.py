@@ -23,12 +23,12 @@ from stompbridge.brokers.base import Broker, Done, Message
 from stompbridge.brokers.topics import TopicTrie
 from stompbridge.config import App, Route
 from stompbridge.dedup.window import SenderWindows
-from stompbridge.gateway.connection import ws_frame
+from stompbridge.gateway.frames import ws_frame
 from stompbridge.gateway.handshake import StompServerProtocol
 from stompbridge.gateway.receiver import Receiver
 from stompbridge.routing.application import Application
 from stompbridge.routing.destinations import parse
-from stompbridge.routing.headers import message_from_send, message_head, message_tail
+from stompbridge.routing.headers import message_from_send, message_head, shared_part
 from stompbridge.routing.hub import FrameKey, Hub
 from stompbridge.routing.snowflake import Snowflake
 from stompbridge.stomp.parser import FrameParser
@@ -152,6 +152,7 @@ def connected_session() -> ServerSession:
         max_subscriptions=100,
         max_transactions=16,
         max_transaction_frames=100,
+        max_transaction_bytes=1_000_000,
     )
     session = ServerSession(settings, "session-1")
     session.feed(b"CONNECT\naccept-version:1.2\nhost:/\n\n\0")
@@ -229,7 +230,7 @@ class Silent:
 
     frame_key = FrameKey("T_0", "0", False, True)
 
-    def write(self, frame: bytes) -> None:
+    def write(self, frames: bytes, count: int = 1) -> None:
         pass
 
     def deliver(self, frame: bytes, ack_id: str, message: Message) -> None:
@@ -245,17 +246,17 @@ class Silent:
 def deliver() -> list[Piece]:
     received = message()
     received.sender = None
-    tail, _ = message_tail(received, "/exchange/chat.exchange/roomId.7")
-    head = message_head("0", "T_0@@boot@@12345", False)
+    shared = shared_part(received, "/exchange/chat.exchange/roomId.7")
+    head = message_head("0", "T_0@@boot@@12345", False, shared)
     hub = Hub(cast(Broker, Silent()), ws_frame, "boot", 1024, 600.0)
     for _ in range(RECEIVERS):
         hub.subscribe("chat.exchange", "roomId.7", Silent(), lambda failure: None)
     hub.subscribe("chat.exchange", "roomId.8", Silent(), lambda failure: None)
     alone = message_from_send(HEADERS, BODY, "chat.exchange", "roomId.8")
     return [
-        Piece("MESSAGE head", lambda: message_head("0", "T_0@@boot@@12345", False)),
-        Piece("MESSAGE tail", lambda: message_tail(received, "/exchange/chat.exchange/roomId.7")),
-        Piece("WebSocket frame around it", lambda: ws_frame(head + tail, False)),
+        Piece("MESSAGE head", lambda: message_head("0", "T_0@@boot@@12345", False, shared)),
+        Piece("MESSAGE rest", lambda: shared_part(received, "/exchange/chat.exchange/roomId.7")),
+        Piece("WebSocket frame around it", lambda: ws_frame(head + shared.rest, False)),
         Piece("hub, message to 1 receiver", lambda: hub.on_mailbox_messages("chat.exchange", [alone])),
         Piece(
             f"hub, message to {RECEIVERS} receivers, each",

@@ -76,6 +76,13 @@ def machine_busy() -> float:
     return (sum(fields[:3]) + sum(fields[5:7])) * TICK
 
 
+def kernel_memory() -> int:
+    """Bytes that the kernel holds for its own objects, sockets among them (``Slab`` of ``/proc/meminfo``)."""
+    with open("/proc/meminfo", encoding="ascii") as file:
+        fields = dict(line.split(":", 1) for line in file)
+    return int(fields["Slab"].split()[0]) * 1024
+
+
 @dataclass(frozen=True, slots=True)
 class Snapshot:
     """All counters at one moment: per named group of processes, of this process, and of the whole machine."""

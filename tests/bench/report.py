@@ -29,6 +29,8 @@ FIGURES = (
     Figure("cpu_us", "CPU us", ",.1f"),
     Figure("cpu_bridge_us", "bridge", ",.1f", ratio=False),
     Figure("cpu_rabbitmq_us", "RabbitMQ", ",.1f", ratio=False),
+    Figure("all_s", "all s", ".2f"),
+    Figure("cpu_after_us", "after us", ",.1f", ratio=False),
     Figure("kib", "KiB/conn", ".1f"),
     Figure("kib_bridge", "bridge", ".1f", ratio=False),
     Figure("kib_rabbitmq", "RabbitMQ", ".1f", ratio=False),
@@ -74,26 +76,27 @@ def ratios(figures: Mapping[str, float], reference: Mapping[str, float]) -> dict
     }
 
 
-def table(results: Sequence[Result]) -> str:
+def table(results: Sequence[Result], figures: Sequence[Figure] = FIGURES) -> str:
     """Aligned text: a row for each work and target, and below them one with the ratios to :data:`REFERENCE`."""
     summary = medians(results)
-    present = {name for targets in summary.values() for figures in targets.values() for name in figures}
-    columns = [figure for figure in FIGURES if figure.name in present]
+    present = {name for targets in summary.values() for measured in targets.values() for name in measured}
+    columns = [figure for figure in figures if figure.name in present]
     rows = [["work", "target", *(column.heading for column in columns)]]
     for work, targets in summary.items():
         shown = work
-        for target, figures in targets.items():
-            rows.append([shown, target, *(_cell(figures.get(column.name), column.form) for column in columns)])
+        for target, measured in targets.items():
+            rows.append([shown, target, *(cell(measured.get(column.name), column.form) for column in columns)])
             shown = ""
-        for target, figures in targets.items():
+        for target, measured in targets.items():
             if target != REFERENCE and REFERENCE in targets:
-                times = ratios(figures, targets[REFERENCE])
+                times = ratios(measured, targets[REFERENCE])
                 name = "ratio" if len(targets) == 2 else f"ratio {target}"
-                rows.append(["", name, *(_cell(times.get(column.name), ".3f") for column in columns)])
+                rows.append(["", name, *(cell(times.get(column.name), ".3f") for column in columns)])
     return align(rows)
 
 
-def _cell(value: float | None, form: str) -> str:
+def cell(value: float | None, form: str) -> str:
+    """A figure as it is written; empty where there is none."""
     return "" if value is None else format(value, form)
 
 

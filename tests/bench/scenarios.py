@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import gc
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import Protocol
 
-from tests.bench.client import Client, Tally, open_all
-from tests.bench.proc import Snapshot, usage
+from tests.bench.client import Client, Tally, open_all, open_at_once
+from tests.bench.proc import Snapshot, kernel_memory, usage
 from tests.bench.report import percentile
 
 TICK, POLL = 0.001, 0.002
@@ -22,6 +24,7 @@ STALLED = 3.0
 HEARTBEAT = 10.0
 MEMORY_STEP, MEMORY_TIMEOUT = 512 * 1024, 30.0
 QUIET_SHARE, QUIET_FOR, QUIET_TIMEOUT = 0.03, 0.5, 30.0
+STORM_TIMEOUT = 180.0
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,7 @@ class Work:
     """One row of the table."""
 
     kind: str
-    """``fanout``, ``rooms``, ``rooms-ack``, ``idle``, ``connect`` or ``connect-shared``."""
+    """``fanout``, ``rooms``, ``rooms-ack``, ``idle``, ``connect``, ``connect-shared`` or ``storm``."""
     clients: int
     rate: float | None = None
     """Messages a second, of all senders together; ``None`` for as many as are taken."""
@@ -70,25 +73,32 @@ class Result:
 async def run(target: Target, work: Work, seconds: float, number: int) -> Result:
     """Runs one piece of work; everything it opened is closed again, and the servers are idle, when it returns."""
     result = Result(str(work), target.name, number)
-    await quiet(target)
-    gc.collect()
-    gc.disable()
-    try:
+    async with undisturbed(target):
         if work.sends:
             await _messages(target, work, seconds, result)
         elif work.kind == "idle":
             await _idle(target, work, seconds, result)
         else:
             await _connect(target, work, result)
-    finally:
-        gc.enable()
-    await quiet(target)
     return result
 
 
-async def quiet(target: Target) -> bool:
+@asynccontextmanager
+async def undisturbed(target: Target) -> AsyncIterator[None]:
+    """The servers are idle before and after, and this process collects no garbage meanwhile."""
+    await quiet(target)
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+    await quiet(target)
+
+
+async def quiet(target: Target, within: float = QUIET_TIMEOUT) -> bool:
     """Waits until the servers use hardly any CPU, so that the work of one run is not counted in the next."""
-    deadline = time.monotonic() + QUIET_TIMEOUT
+    deadline = time.monotonic() + within
     before = Snapshot.take(target.groups)
     while time.monotonic() < deadline:
         await asyncio.sleep(QUIET_FOR)
@@ -102,12 +112,18 @@ async def quiet(target: Target) -> bool:
 # Messages: fan-out and rooms.
 
 
+class Sender(Protocol):
+    """Sends the next message."""
+
+    def send(self) -> None: ...
+
+
 @dataclass
-class _Traffic:
+class Traffic:
     """Who sends, who receives, and how many deliveries each message makes."""
 
     tally: Tally
-    senders: Sequence[Client]
+    senders: Sequence[Sender]
     receivers: Sequence[Client]
     copies: int
     window: int
@@ -134,36 +150,49 @@ class _Traffic:
 
 
 async def _messages(target: Target, work: Work, seconds: float, result: Result) -> None:
-    tally = Tally(sample_every=max(1, round(_deliveries_expected(work, seconds) / MOST_SAMPLES)))
+    tally = Tally(sample_every=sample_every(_deliveries_expected(work, seconds)))
     traffic, clients = _make_traffic(target, work, tally)
+    await exchange(target, traffic, clients, work.rate, seconds, result)
+
+
+def sample_every(deliveries: float) -> int:
+    """Of how many deliveries to a client one is sampled, so that there are at most about :data:`MOST_SAMPLES`."""
+    return max(1, round(deliveries / MOST_SAMPLES))
+
+
+async def exchange(
+    target: Target, traffic: Traffic, clients: Sequence[Client], rate: float | None, seconds: float, result: Result
+) -> None:
+    """Opens the clients, sends for that many seconds, waits for what is under way, and closes the clients."""
+    tally = traffic.tally
     try:
         await open_all(clients, target.port, target.path)
-        await _warm_up(traffic)
-        tally.samples.clear()
+        await warm_up(traffic)
+        tally.restart()
         before, delivered_before, sent_before = Snapshot.take(target.groups), traffic.delivered, traffic.sent
         began = time.monotonic()
-        late = await (_send_at(traffic, work.rate, seconds) if work.rate else _send_as_taken(traffic, seconds))
+        late = await (send_at(traffic, rate, seconds) if rate else send_as_taken(traffic, seconds))
         sending = time.monotonic() - began
-        ended = await _drain(traffic, limit=3 * seconds + 10)
+        ended = await drain(traffic, limit=3 * seconds + 10)
         after, delivered = Snapshot.take(target.groups), traffic.delivered - delivered_before
         doubled = sum(client.doubled for client in clients)
         result.figures |= {
             "per_second": delivered / (ended - began),
             "p50_ms": percentile(tally.samples, 0.5) / 1e6,
             "p99_ms": percentile(tally.samples, 0.99) / 1e6,
-            **_cpu_each(before, after, delivered),
+            **cpu_each(before, after, delivered),
             "sent_per_second": (traffic.sent - sent_before) / sending,
             "deliveries": delivered,
             "lost": traffic.due - traffic.delivered,
             "doubled": doubled,
             "reordered": sum(client.reordered for client in clients),
         }
-        _watch_generator(before, after, result)
+        watch_generator(before, after, result)
         if late > 0.1:
             result.notes.append(f"the generator was up to {late * 1000:.0f} ms behind its schedule")
-        _add_faults(tally, result)
+        add_faults(tally, result)
     finally:
-        _close_all(clients)
+        close_all(clients)
 
 
 def _deliveries_expected(work: Work, seconds: float) -> float:
@@ -172,25 +201,25 @@ def _deliveries_expected(work: Work, seconds: float) -> float:
     return work.rate * seconds * (work.clients if work.kind == "fanout" else 1)
 
 
-def _make_traffic(target: Target, work: Work, tally: Tally) -> tuple[_Traffic, list[Client]]:
+def _make_traffic(target: Target, work: Work, tally: Tally) -> tuple[Traffic, list[Client]]:
     if work.kind == "fanout":
         room = "/exchange/amq.topic/bench.all"
         receivers = [Client(tally, room, room, stagger=index, named=target.named) for index in range(work.clients)]
         sender = Client(tally, room)
-        return _Traffic(tally, [sender], receivers, work.clients, FANOUT_WINDOW), [sender, *receivers]
+        return Traffic(tally, [sender], receivers, work.clients, FANOUT_WINDOW), [sender, *receivers]
     ack = "client" if work.kind == "rooms-ack" else "auto"
     clients = [
         Client(tally, room, room, ack=ack, stagger=index, named=target.named)
         for index, room in enumerate(_rooms(work.clients))
     ]
-    return _Traffic(tally, clients, clients, 1, ROOMS_WINDOW), clients
+    return Traffic(tally, clients, clients, 1, ROOMS_WINDOW), clients
 
 
 def _rooms(count: int) -> list[str]:
     return [f"/exchange/amq.topic/bench.room.{index}" for index in range(count)]
 
 
-async def _warm_up(traffic: _Traffic) -> None:
+async def warm_up(traffic: Traffic) -> None:
     """Every sender and receiver has had a few messages before anything counts."""
     total = max(20, len(traffic.senders))
     deadline = time.monotonic() + 30
@@ -198,10 +227,10 @@ async def _warm_up(traffic: _Traffic) -> None:
         if traffic.under_way < 4 * traffic.copies:
             traffic.send(min(4, total - traffic.sent))
         await asyncio.sleep(POLL)
-    await _drain(traffic, limit=30)
+    await drain(traffic, limit=30)
 
 
-async def _send_at(traffic: _Traffic, rate: float, seconds: float) -> float:
+async def send_at(traffic: Traffic, rate: float, seconds: float) -> float:
     """Sends at a steady rate, whatever comes back; returns the seconds that it was behind its schedule at worst."""
     total = max(1, round(rate * seconds))
     start, done, late = time.monotonic(), 0, 0.0
@@ -216,7 +245,7 @@ async def _send_at(traffic: _Traffic, rate: float, seconds: float) -> float:
     return late
 
 
-async def _send_as_taken(traffic: _Traffic, seconds: float) -> float:
+async def send_as_taken(traffic: Traffic, seconds: float) -> float:
     """Keeps a fixed number of messages in flight; being behind means nothing here."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
@@ -225,7 +254,7 @@ async def _send_as_taken(traffic: _Traffic, seconds: float) -> float:
     return 0.0
 
 
-async def _drain(traffic: _Traffic, limit: float) -> float:
+async def drain(traffic: Traffic, limit: float) -> float:
     """Waits for what is under way; returns the time of the last delivery."""
     left, moved = traffic.under_way, time.monotonic()
     deadline = moved + limit
@@ -248,12 +277,14 @@ async def _idle(target: Target, work: Work, seconds: float, result: Result) -> N
     interval = f"{HEARTBEAT * 1000:.0f},{HEARTBEAT * 1000:.0f}"
     clients = [Client(tally, room, room, heartbeat=interval) for room in _rooms(work.clients)]
     first, rest = clients[:20], clients[20:]
-    beating = asyncio.create_task(_beat(clients))
+    beating = asyncio.create_task(beat(clients))
     try:
         await open_all(first, target.port, target.path)
-        empty = await _settled_memory(target)
+        empty, kernel = await settled_memory(target), kernel_memory()
         await open_all(rest, target.port, target.path)
-        await _settled_memory(target)
+        await settled_memory(target)
+        # Both ends of a connection are on this machine.
+        result.figures["kib_kernel"] = (kernel_memory() - kernel) / 1024 / max(1, len(rest)) / 2
         before = Snapshot.take(target.groups)
         await asyncio.sleep(seconds)
         after = Snapshot.take(target.groups)
@@ -261,15 +292,17 @@ async def _idle(target: Target, work: Work, seconds: float, result: Result) -> N
         for name, used in after.groups.items():
             result.figures[f"kib_{name}"] = (used.rss - empty[name]) / 1024 / count
         result.figures["kib"] = sum(result.figures[f"kib_{name}"] for name in target.groups)
-        result.figures["idle_cpu_percent"] = 100 * sum(after.cpu_since(before).values()) / (after.at - before.at)
-        _watch_generator(before, after, result)
-        _add_faults(tally, result)
+        shares = {name: 100 * spent / (after.at - before.at) for name, spent in after.cpu_since(before).items()}
+        result.figures |= {f"idle_cpu_{name}_percent": share for name, share in shares.items()}
+        result.figures["idle_cpu_percent"] = sum(shares.values())
+        watch_generator(before, after, result)
+        add_faults(tally, result)
     finally:
         beating.cancel()
-        _close_all(clients)
+        close_all(clients)
 
 
-async def _settled_memory(target: Target) -> dict[str, int]:
+async def settled_memory(target: Target) -> dict[str, int]:
     """Resident bytes by group, once they hardly change any more: a machine that has just started gives some back."""
     deadline = time.monotonic() + MEMORY_TIMEOUT
     sizes: dict[str, int] = {}
@@ -282,7 +315,7 @@ async def _settled_memory(target: Target) -> dict[str, int]:
     return sizes
 
 
-async def _beat(clients: Sequence[Client]) -> None:
+async def beat(clients: Sequence[Client]) -> None:
     """Sends every client's heart-beat, spread evenly over the interval."""
     steps = 20
     step = 0
@@ -295,7 +328,7 @@ async def _beat(clients: Sequence[Client]) -> None:
 
 
 async def _connect(target: Target, work: Work, result: Result) -> None:
-    """Connections a second, each with a subscription to a room of its own, or all to one."""
+    """Connections a second, each with a subscription to a room of its own, or all to one; some at a time, or all."""
     tally = Tally()
     rooms = _rooms(work.clients)
     if work.kind == "connect-shared":
@@ -303,30 +336,36 @@ async def _connect(target: Target, work: Work, result: Result) -> None:
     clients = [Client(tally, room, room) for room in rooms]
     try:
         before = Snapshot.take(target.groups)
-        took = await open_all(clients, target.port, target.path)
+        open_them = open_at_once if work.kind == "storm" else open_all
+        took = await open_them(clients, target.port, target.path)
         opened = time.monotonic()
         after = Snapshot.take(target.groups)
         result.figures |= {
             "per_second": work.clients / (opened - before.at),
             "p50_ms": percentile(took, 0.5),
             "p99_ms": percentile(took, 0.99),
-            **_cpu_each(before, after, work.clients),
+            **cpu_each(before, after, work.clients),
         }
-        _watch_generator(before, after, result)
-        _add_faults(tally, result)
+        watch_generator(before, after, result)
+        if work.kind == "storm":
+            # What is left to do while the clients stay, as long as it takes.
+            await quiet(target, STORM_TIMEOUT)
+            spent = sum(Snapshot.take(target.groups).cpu_since(after).values())
+            result.figures |= {"all_s": opened - before.at, "cpu_after_us": spent * 1e6 / work.clients}
+        add_faults(tally, result)
     finally:
-        _close_all(clients)
+        close_all(clients)
 
 
 # What all have in common.
 
 
-def _cpu_each(before: Snapshot, after: Snapshot, count: int) -> dict[str, float]:
+def cpu_each(before: Snapshot, after: Snapshot, count: int) -> dict[str, float]:
     each = {f"cpu_{name}_us": spent * 1e6 / max(1, count) for name, spent in after.cpu_since(before).items()}
     return {**each, "cpu_us": sum(each.values())}
 
 
-def _watch_generator(before: Snapshot, after: Snapshot, result: Result) -> None:
+def watch_generator(before: Snapshot, after: Snapshot, result: Result) -> None:
     own, other = after.own_share_since(before), after.other_share_since(before)
     result.figures |= {"generator_percent": 100 * own, "other_percent": 100 * other}
     if own > 0.8:
@@ -335,7 +374,7 @@ def _watch_generator(before: Snapshot, after: Snapshot, result: Result) -> None:
         result.notes.append(f"other processes used {other:.0%} of a core")
 
 
-def _add_faults(tally: Tally, result: Result) -> None:
+def add_faults(tally: Tally, result: Result) -> None:
     result.figures |= {"errors": tally.errors, "disconnected": tally.disconnected}
     if tally.first_error:
         result.notes.append(f"first error: {tally.first_error!r}")
@@ -344,6 +383,6 @@ def _add_faults(tally: Tally, result: Result) -> None:
             result.notes.append(f"{figure}: {result.figures[figure]:g}")
 
 
-def _close_all(clients: Sequence[Client]) -> None:
+def close_all(clients: Sequence[Client]) -> None:
     for client in clients:
         client.close()

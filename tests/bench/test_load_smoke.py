@@ -15,9 +15,9 @@ def test_a_small_run_against_the_embedded_broker(tmp_path: Path) -> None:
     written = tmp_path / "result.json"
     done = subprocess.run(
         [
-            *(sys.executable, "-m", "tests.bench.load", "--targets", "memory", "--scenarios", "fanout,rooms-ack"),
+            *(sys.executable, "-m", "tests.bench.load", "--targets", "memory", "--scenarios", "fanout,rooms-ack,storm"),
             *("--receivers", "20", "--rooms", "5", "--rates", "50", "--seconds", "1", "--rounds", "1"),
-            *("--json", str(written)),
+            *("--storm", "250", "--json", str(written)),
         ],
         cwd=Path(__file__).parents[2],
         capture_output=True,
@@ -31,11 +31,13 @@ def test_a_small_run_against_the_embedded_broker(tmp_path: Path) -> None:
     assert lines[2].split()[:5] == ["fanout", "20", "@", "50/s", "memory"]
     medians = json.loads(written.read_text())["medians"]
     fanout, rooms = medians["fanout 20 @ 50/s"]["memory"], medians["rooms-ack 5 @ 50/s"]["memory"]
+    storm = medians["storm 250"]["memory"]
     assert fanout["deliveries"] == 1000
     assert rooms["deliveries"] == 50
     for figures in (fanout, rooms):
         assert (figures["lost"], figures["doubled"], figures["errors"], figures["disconnected"]) == (0, 0, 0, 0)
         assert 0 < figures["p50_ms"] <= figures["p99_ms"]
+    assert 0 < storm["p50_ms"] <= storm["p99_ms"] <= storm["all_s"] * 1000
 
 
 def test_each_scenario_has_its_rows() -> None:
@@ -44,7 +46,7 @@ def test_each_scenario_has_its_rows() -> None:
         *("fanout 1000 @ 20/s", "fanout 1000 @ 50/s", "fanout 1000 @ max", "fanout 100 @ 200/s"),
         *("rooms 500 @ 1000/s", "rooms 500 @ 3000/s", "rooms 500 @ 8000/s"),
         *("rooms-ack 500 @ 1000/s", "rooms-ack 500 @ 3000/s"),
-        *("connect 7", "connect-shared 7", "idle 7"),
+        *("connect 7", "connect-shared 7", "storm 5000", "idle 7"),
     ]
 
 

@@ -53,3 +53,7 @@ def test_a_snapshot_of_now() -> None:
     assert after.at > before.at
     assert after.own > before.own
     assert after.machine >= before.machine > 0
+
+
+def test_the_kernel_has_memory_of_its_own() -> None:
+    assert proc.kernel_memory() > 1 << 20

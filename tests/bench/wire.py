@@ -59,10 +59,11 @@ def send_head(destination: str) -> bytes:
     return client_head(len(frame)) + frame[: -BODY_SIZE - 1]
 
 
-def handshake(port: int, path: str) -> bytes:
-    """The HTTP request that opens the WebSocket, with the sub-protocol of STOMP 1.2 and no extension."""
+def handshake(port: int, path: str, extensions: str = "") -> bytes:
+    """The HTTP request that opens the WebSocket, with the sub-protocol of STOMP 1.2 and the extensions offered."""
+    offer = f"Sec-WebSocket-Extensions: {extensions}\r\n" if extensions else ""
     return (
         f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
         "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
-        "Sec-WebSocket-Protocol: v12.stomp\r\n\r\n"
+        f"Sec-WebSocket-Protocol: v12.stomp\r\n{offer}\r\n"
     ).encode()
