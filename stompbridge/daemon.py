@@ -302,19 +302,23 @@ async def serve(settings: Settings, load: Callable[[], Settings]) -> int:
 
     def on_reload() -> None:
         try:
-            daemon.reload(load())
+            if daemon is not None:
+                daemon.reload(load())
         except (ConfigError, ValueError) as error:
             _log.error("not_reloaded", error=str(error))
 
+    # From now on: before its handler is there, a signal ends the process.
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signum, on_signal)
+    loop.add_signal_handler(signal.SIGHUP, on_reload)
+    daemon: Daemon | None = None
     try:
-        daemon = Daemon(settings)
-        await daemon.start()
+        starting = Daemon(settings)
+        await starting.start()
     except (OSError, ValueError) as error:
         _log.error("cannot_start", error=str(error))
         return 1
-    loop.add_signal_handler(signal.SIGHUP, on_reload)
+    daemon = starting
     await asked.wait()
     stopping = loop.create_task(daemon.stop())
     force = loop.create_task(forced.wait())

@@ -74,8 +74,9 @@ async def test_hostile_wildcards_cost_little(
         await victim.send(f"/topic/{name}", "x")
         await victim.message("x")
         slowest = max(slowest, time.monotonic() - started)
-    assert cpu(site) - before < 2
-    assert slowest < 0.5
+    # Some 0.1 s a message on a busy machine; one that tries out combinations does not end.
+    assert cpu(site) - before < 8
+    assert slowest < 2
     for number in range(len(HOSTILE) * 7):
         await attacker.send_frame("UNSUBSCRIBE", {"id": f"{name}{number}"} | headers)
     await attacker.send_frame("DISCONNECT", receipt="end")
