@@ -66,6 +66,7 @@ def message() -> Message:
     """As it comes from a SEND of the chat application's page."""
     made = message_from_send(HEADERS, BODY, "chat.exchange", "roomId.7")
     made.sender, made.seq = "session-abcdefghijklmnopqrstuv", 12345
+    made.message_id = f"{made.sender}:{made.seq}"
     return made
 
 
@@ -247,6 +248,9 @@ def deliver() -> list[Piece]:
     received = message()
     received.sender = None
     shared = shared_part(received, "/exchange/chat.exchange/roomId.7")
+    # Without a name no copy is recognised: the same message is to be delivered again and again.
+    nameless = message()
+    nameless.sender = nameless.message_id = None
     head = message_head("0", "T_0@@boot@@12345", False, shared)
     hub = Hub(cast(Broker, Silent()), ws_frame, "boot", 1024, 600.0)
     for _ in range(RECEIVERS):
@@ -260,8 +264,13 @@ def deliver() -> list[Piece]:
         Piece("hub, message to 1 receiver", lambda: hub.on_mailbox_messages("chat.exchange", [alone])),
         Piece(
             f"hub, message to {RECEIVERS} receivers, each",
-            lambda: hub.on_mailbox_messages("chat.exchange", [received]),
+            lambda: hub.on_mailbox_messages("chat.exchange", [nameless]),
             RECEIVERS,
+        ),
+        Piece(
+            f"hub, {BATCH} messages to {RECEIVERS} receivers, each",
+            lambda: hub.on_mailbox_messages("chat.exchange", [nameless] * BATCH),
+            RECEIVERS * BATCH,
         ),
     ]
 

@@ -167,6 +167,8 @@ async def exchange(
     tally = traffic.tally
     try:
         await open_all(clients, target.port, target.path)
+        # Bindings may still be made in the background.
+        await quiet(target)
         await warm_up(traffic)
         tally.restart()
         before, delivered_before, sent_before = Snapshot.take(target.groups), traffic.delivered, traffic.sent

@@ -216,7 +216,7 @@ def test_somebody_listens_to_everything() -> None:
     world.want("early")
     assert "early" not in world.answers
     world.want(*keys(200))
-    assert world.answers["k199"] is None
+    assert set(world.answers) == {"#", "early", *keys(200)}
     world.settle()
     assert world.broker.bound == {"#", "early", *keys(200)}
     assert "-#" not in world.broker.asked
