@@ -53,6 +53,7 @@ async def test_an_exclusive_queue_goes_with_its_session(bridge: Bridge, connect:
     pytest.fail("still locked")
 
 
+@pytest.mark.slow
 @pytest.mark.rabbitmq
 async def test_a_session_keeps_its_queue_over_a_restart_of_the_broker(
     own_rabbitmq: RabbitMQ, start_bridge: StartBridge, connect: Connect, name: str

@@ -82,6 +82,7 @@ def keys_of(node: RabbitMQ, bridge: Bridge) -> Counter[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 @pytest.mark.timeout(180)
 async def test_nothing_is_lost_in_a_storm(
     own_rabbitmq: RabbitMQ, start_bridge: StartBridge, connect: Connect, name: str
