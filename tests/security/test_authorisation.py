@@ -384,7 +384,8 @@ async def test_questions_that_take_long(connect: Connect) -> None:
                 slowest = max(slowest, time.monotonic() - started)
                 await attacker.receive()
                 attacker.abort()
-            assert (cpu(bridge) - before) / len(tries) < 0.1
+            # Some 0.1 s each on a slow machine, connection included; one that tries out combinations does not end.
+            assert (cpu(bridge) - before) / len(tries) < 0.5
             assert slowest < 1
             await victim.close()
     finally:
