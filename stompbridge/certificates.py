@@ -48,6 +48,18 @@ def server_context(cert: str, key: str) -> ssl.SSLContext:
     return context
 
 
+def expires_at(cert: str) -> float | None:
+    """When the first certificate of the PEM file ``cert`` ends, in seconds since 1970; ``None`` where that cannot be
+    told: OpenSSL takes certificates that are not quite as they should be."""
+    # A library that takes its time to load, and is not needed without TLS.
+    from cryptography.x509 import load_pem_x509_certificates
+
+    try:
+        return load_pem_x509_certificates(_read(Path(cert)).encode())[0].not_valid_after_utc.timestamp()
+    except ValueError:
+        return None
+
+
 def _look_into(setting: str, file: str, mark: str, what: str, read: Callable[[Path], str]) -> None:
     try:
         text = read(Path(file))

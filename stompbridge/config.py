@@ -23,8 +23,9 @@ from stompbridge.config_file import ConfigError, problem
 __all__ = ["ConfigError", "default_toml", "load", "show"]
 
 ENVIRONMENT_PREFIX = "STOMPBRIDGE_"
-# The first names the file; the second is the test-suite's, and a bridge that it starts inherits it.
-RESERVED_VARIABLES = frozenset({"STOMPBRIDGE_CONFIG", "STOMPBRIDGE_REQUIRE_SERVICES"})
+# The first two are of the command line: the file, and the bridge that is asked. The third is the test-suite's, and a
+# bridge that it starts inherits it.
+RESERVED_VARIABLES = frozenset({"STOMPBRIDGE_CONFIG", "STOMPBRIDGE_ADMIN_URL", "STOMPBRIDGE_REQUIRE_SERVICES"})
 
 Duration = Annotated[float, Meta(ge=0, le=366 * 86400.0, title="duration")]
 Size = Annotated[int, Meta(ge=0, le=2**40, title="size")]
@@ -70,10 +71,20 @@ class Admin(Section, frozen=True, kw_only=True):
     enabled: bool = True
     host: str = "127.0.0.1"
     port: Port = 8081
+    hosts: tuple[str, ...] = ()
+    """Names by which it may be asked for, beside ``localhost``, ``host`` and any IP address."""
+    token: Secret = ""
+    """What a request has to show that closes sessions, traces, drains or changes the log level. Empty: none of that
+    is possible."""
+    token_file: str = ""
+    """File that holds it; wins over ``token``. A relative path starts at the configuration file's folder."""
+
+
+Level = Literal["debug", "info", "warning", "error"]
 
 
 class Log(Section, frozen=True, kw_only=True):
-    level: Literal["debug", "info", "warning", "error"] = "info"
+    level: Level = "info"
     format: Literal["auto", "console", "json"] = "auto"
     """``auto``: console on a terminal, JSON otherwise."""
 
@@ -333,7 +344,10 @@ class Settings(Section, frozen=True, kw_only=True):
     """This process's name among its peers; part of its queues' names. Letters, digits, ``_``, ``.`` and ``-``."""
     insecure: bool = False
     """Allow listening on other than loopback although nothing authenticates the clients."""
+    drain_time: Duration = 5.0
+    """Over how long a process that stops spreads the closing of its sessions, at most; 0: all at once."""
     shutdown_timeout: Duration = 10.0
+    """How long a process that stops waits for sessions after it has closed the last of them."""
     listen: Listen = field(default_factory=Listen)
     admin: Admin = field(default_factory=Admin)
     log: Log = field(default_factory=Log)
@@ -357,12 +371,16 @@ def load(path: Path | None, environ: Mapping[str, str], overrides: Mapping[str, 
     loaded = config_file.read(
         Settings, path, environ, overrides, prefix=ENVIRONMENT_PREFIX, reserved=RESERVED_VARIABLES
     )
+    if "admin.token" in overrides:
+        text = "can be read there by everybody on this machine; use admin.token_file or STOMPBRIDGE_ADMIN__TOKEN"
+        raise ConfigError(problem("command line", "admin.token", config_file.HIDDEN, text))
     settings = msgspec.convert(loaded.values, Settings)
     folder = path.parent if path is not None else Path()
     secrets = {
         "broker.urls_file": settings.broker.urls_file,
         "dedup.redis_url_file": settings.dedup.redis_url_file,
         "auth.default_passcode_file": settings.auth.default_passcode_file,
+        "admin.token_file": settings.admin.token_file,
     }
     for key, file in secrets.items():
         if not file:
@@ -373,8 +391,11 @@ def load(path: Path | None, environ: Mapping[str, str], overrides: Mapping[str, 
                 settings = replace(settings, broker=replace(settings.broker, urls=_urls(text)))
             elif key == "dedup.redis_url_file":
                 settings = replace(settings, dedup=replace(settings.dedup, redis_url=_urls(text)[0]))
+            elif key == "admin.token_file":
+                settings = replace(settings, admin=replace(settings.admin, token=_line(text, "the token")))
             else:
-                settings = replace(settings, auth=replace(settings.auth, default_passcode=_passcode(text)))
+                passcode = _line(text, "the passcode")
+                settings = replace(settings, auth=replace(settings.auth, default_passcode=passcode))
         except ValueError as error:
             raise ConfigError(problem(loaded.source(key), key, file, str(error))) from None
     settings = replace(
@@ -406,10 +427,10 @@ def _urls(text: str) -> tuple[str, ...]:
     return urls
 
 
-def _passcode(text: str) -> str:
+def _line(text: str, what: str) -> str:
     lines = text.splitlines()
     if len(lines) != 1 or not lines[0]:
-        raise ValueError("must hold one line, the passcode")
+        raise ValueError(f"must hold one line, {what}")
     return lines[0]
 
 

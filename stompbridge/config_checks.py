@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from stompbridge.auth import acl
 from stompbridge.certificates import CertificateError, server_context
-from stompbridge.config import Auth, BrokerSettings, Jwt, Listen, Settings
+from stompbridge.config import Admin, Auth, BrokerSettings, Jwt, Listen, Settings
 from stompbridge.config_file import HIDDEN, show_duration, show_size
 from stompbridge.routing.users import EXCHANGE as USERS
 
@@ -24,6 +24,7 @@ def inconsistencies(settings: Settings) -> Iterator[Inconsistency]:
         yield "stomp.server", settings.stomp.server, "must be printable text"
     yield from _check_listeners(settings)
     yield from _check_door(settings.listen)
+    yield from _check_admin(settings.admin)
     yield from _check_durations(settings)
     yield from _check_sizes(settings)
     yield from _check_broker(settings.broker)
@@ -56,7 +57,7 @@ def _check_listeners(settings: Settings) -> Iterator[Inconsistency]:
     for key, (host, opening) in openings.items():
         if not host:
             yield key, host, 'must not be empty; "0.0.0.0" or "::" stands for all addresses'
-        elif opening and not settings.insecure and not _is_loopback(host):
+        elif opening and not settings.insecure and not is_loopback(host):
             yield (
                 key,
                 host,
@@ -98,7 +99,18 @@ def _check_door(listen: Listen) -> Iterator[Inconsistency]:
         )
 
 
-def _is_loopback(host: str) -> bool:
+def _check_admin(admin: Admin) -> Iterator[Inconsistency]:
+    for index, host in enumerate(admin.hosts):
+        if not re.fullmatch(r"[A-Za-z0-9_.-]+", host):
+            yield f"admin.hosts[{index}]", host, 'must be a name without a port: "bridge.example"'
+    # The characters of a token in an Authorization header (RFC 6750 section 2.1).
+    if admin.token and not re.fullmatch(r"[A-Za-z0-9._~+/-]{16,}=*", admin.token):
+        text = 'must have at least 16 characters: letters, digits, "-", ".", "_", "~", "+" or "/"'
+        yield "admin.token", HIDDEN, f'{text}; "openssl rand -hex 32" makes one'
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches what listens on ``host``."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -254,4 +266,4 @@ def _is_private_url(url: str) -> bool:
         return False
     if not host or port == 0:
         return False
-    return parts.scheme == "https" or (parts.scheme == "http" and _is_loopback(host))
+    return parts.scheme == "https" or (parts.scheme == "http" and is_loopback(host))

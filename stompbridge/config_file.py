@@ -315,7 +315,7 @@ class _Reader:
                     return float(text) if "." in text else int(text)
                 except ValueError:
                     return text
-            case inspect.VarTupleType():
+            case inspect.VarTupleType() | inspect.DictType():
                 try:
                     return tomllib.loads(f"v = {text}")["v"]
                 except tomllib.TOMLDecodeError:

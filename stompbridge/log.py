@@ -13,9 +13,10 @@ from collections.abc import MutableMapping
 from typing import Any, TextIO, cast
 
 import structlog
+from msgspec.structs import replace
 from structlog.typing import FilteringBoundLogger
 
-from stompbridge.config import Log
+from stompbridge.config import Level, Log
 
 EventDict = MutableMapping[str, Any]
 
@@ -24,11 +25,16 @@ _COLOURS = {"debug": "\x1b[2m", "info": "\x1b[32m", "warning": "\x1b[33m", "erro
 _RESET = "\x1b[0m"
 
 
+_current: tuple[Log, TextIO | None] = Log(), None
+
+
 def configure(settings: Log, stream: TextIO | None = None) -> None:
     """Sets up logging to ``stream`` (standard error where it is ``None``); may be called again.
 
     The standard library's loggers (asyncio, aiormq, websockets) come out the same way, from WARNING up.
     """
+    global _current
+    _current = settings, stream
     out = sys.stderr if stream is None else stream
     terminal = out.isatty()
     console = settings.format == "console" or (settings.format == "auto" and terminal)
@@ -51,6 +57,18 @@ def configure(settings: Log, stream: TextIO | None = None) -> None:
         root.removeHandler(handler)
     root.addHandler(_Forward())
     root.setLevel(max(level, logging.WARNING))
+
+
+def level() -> Level:
+    """What is in force now."""
+    return _current[0].level
+
+
+def set_level(level: Level) -> Level:
+    """Changes the level, and returns what it was, until the next :func:`configure`."""
+    settings, stream = _current
+    configure(replace(settings, level=level), stream)
+    return settings.level
 
 
 def get_logger(name: str) -> FilteringBoundLogger:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import secrets
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -69,6 +70,11 @@ class _Link:
     def on_mailbox_messages(self, exchange: str, messages: Sequence[Message]) -> None:
         self.router.hub.on_mailbox_messages(exchange, messages)
 
+    def add_counters(self, total: Counter[str]) -> None:
+        """Adds what was counted on it."""
+        total.update(self.broker.counters())
+        total.update(self.router.counters())
+
     def on_broker_up(self) -> None:
         """Its sessions need not be told."""
 
@@ -125,11 +131,31 @@ class Upstreams:
         self._open: dict[_Name, _Link] = {}
         self._opening: dict[_Name, asyncio.Task[_Link]] = {}
         self._slots = asyncio.Semaphore(OPENING)
-        self._ending: set[asyncio.Task[None]] = set()
+        self._ending: dict[asyncio.Task[None], _Link] = {}
+        # What those counted that are gone.
+        self._counted: Counter[str] = Counter()
         self._stopped = False
 
     def __len__(self) -> int:
         return len(self._links)
+
+    def routers(self) -> list[Router]:
+        """Those of the links that there are."""
+        return [link.router for link in self._links]
+
+    def counters(self) -> Counter[str]:
+        """Totals of all links' brokers and routers since the start."""
+        total = Counter(self._counted)
+        for link in (*self._links, *self._ending.values()):
+            link.add_counters(total)
+        return total
+
+    def gauges(self) -> Counter[str]:
+        """What all links' brokers have now."""
+        total: Counter[str] = Counter()
+        for link in self._links:
+            total.update(link.broker.gauges())
+        return total
 
     async def check(self, login: str, passcode: str, virtual_host: str) -> None:
         """Finds out whether RabbitMQ lets the login in. The link that comes of it is there for :meth:`acquire`.
@@ -285,8 +311,8 @@ class Upstreams:
         self._close(link)
         del self._links[link]
         ending = asyncio.create_task(link.broker.stop())
-        self._ending.add(ending)
-        ending.add_done_callback(self._ending.discard)
+        self._ending[ending] = link
+        ending.add_done_callback(lambda _: self._ending.pop(ending).add_counters(self._counted))
         _log.info("link_ended", login=link.name.login, vhost=link.name.virtual_host, links=len(self._links))
 
 

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import ssl
+import time
 from pathlib import Path
 
 import pytest
 
-from stompbridge.certificates import CertificateError, server_context
+from stompbridge.certificates import CertificateError, expires_at, server_context
 from tests.support.certificates import Certificate
 
 
@@ -75,3 +76,12 @@ def test_a_broken_certificate(certificate: Certificate) -> None:
     error = refused(certificate.cert, certificate.key)
     assert error.key == "listen.tls_cert"
     assert error.cause.startswith(f"cannot be used with the key in {certificate.key}: ")
+
+
+def test_when_a_certificate_ends(certificate: Certificate, tmp_path: Path) -> None:
+    ends = expires_at(str(certificate.cert))
+    assert ends is not None
+    assert abs(ends - time.time() - 86400) < 600
+    odd = tmp_path / "odd.pem"
+    odd.write_text("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
+    assert expires_at(str(odd)) is None

@@ -89,6 +89,20 @@ def test_level() -> None:
     assert [line.split()[2] for line in stream.getvalue().splitlines()] == ["shown", "shown"]
 
 
+def test_the_level_can_be_changed_for_a_while() -> None:
+    out = io.StringIO()
+    log.configure(Log(level="warning", format="json"), out)
+    logger = log.get_logger("test")
+    logger.info("unheard")
+    assert log.set_level("debug") == "warning"
+    logger.debug("heard")
+    assert log.set_level("error") == "debug"
+    logger.warning("unheard")
+    log.configure(Log(level="warning", format="json"), out)
+    assert log.set_level("warning") == "warning"
+    assert [json.loads(line)["event"] for line in out.getvalue().splitlines()] == ["heard"]
+
+
 @pytest.mark.parametrize("make", [console, as_json])
 @given(text=st.text())
 def test_a_text_cannot_leave_its_line(make: Any, text: str) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import configparser
 import re
-import shutil
 import subprocess
 import tomllib
 from collections.abc import Iterator
@@ -85,56 +84,6 @@ def test_the_chat_application() -> None:
     assert (body["text"], body["roomId"], body["senderSessionId"]) == ("hi", 7, "session-1")
     assert isinstance(body["seq"], int)
     assert body["createdAt"].endswith("Z")
-
-
-UNITS = ["stompbridge.service", "stompbridge@.service"]
-
-
-@pytest.mark.parametrize("name", UNITS)
-def test_the_unit(name: str) -> None:
-    path = ROOT / "systemd" / name
-    # Keys such as Environment may be there several times.
-    unit = configparser.RawConfigParser(strict=False, interpolation=None)
-    unit.optionxform = str  # type: ignore[assignment,method-assign]
-    unit.read_string(path.read_text("utf-8"))
-    assert unit.sections() == ["Unit", "Service", "Install"]
-    service = unit["Service"]
-    assert service["Type"] == "exec"
-    assert service["ExecStart"].split()[1:] == ["serve", "--config", "/etc/stompbridge/stompbridge.toml"]
-    assert float(service["TimeoutStopSec"]) > config.Settings().shutdown_timeout
-
-
-def test_the_template_is_the_unit_with_what_makes_instances_different() -> None:
-    unit, template = [(ROOT / "systemd" / name).read_text("utf-8").splitlines() for name in UNITS]
-    own = [line for line in template if line not in unit]
-    assert "User=stompbridge" in own
-    assert [line for line in unit if line not in template] == ["Description=STOMP over WebSocket to RabbitMQ"]
-    environ = dict(line.removeprefix("Environment=").split("=") for line in own if line.startswith("Environment="))
-    settings = [
-        config.load(
-            None, {name: value.replace("%l", "host").replace("%i", instance) for name, value in environ.items()}, {}
-        )
-        for instance in ("1", "9")
-    ]
-    assert [(one.node, one.admin.port, one.app.worker) for one in settings] == [
-        ("host-1", 8081, 1),
-        ("host-9", 8089, 9),
-    ]
-    assert all(one.listen.reuse_port for one in settings)
-
-
-@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
-@pytest.mark.parametrize("name", UNITS)
-def test_systemd_accepts_the_unit(tmp_path: Path, name: str) -> None:
-    text = (ROOT / "systemd" / name).read_text("utf-8")
-    # The program is not installed where the unit expects it.
-    unit = tmp_path / name.replace("@", "@1")
-    unit.write_text(text.replace("/usr/bin/stompbridge", "/bin/true"), "utf-8")
-    done = subprocess.run(
-        ["systemd-analyze", "verify", "--man=no", str(unit)], capture_output=True, text=True, timeout=30, check=False
-    )
-    complaints = [line for line in done.stderr.splitlines() if "stompbridge" in line]
-    assert complaints == []
 
 
 def test_the_package_is_described() -> None:

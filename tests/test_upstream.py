@@ -43,6 +43,12 @@ class FakeBroker:
         self.up = False
         self.stopped += 1
 
+    def counters(self) -> dict[str, int]:
+        return {"published": 2 + self.stopped}
+
+    def gauges(self) -> dict[str, int]:
+        return {"held": 1}
+
 
 class FakeRouter:
     """A router, and its hub."""
@@ -55,6 +61,9 @@ class FakeRouter:
 
     def sweep(self, now: float) -> None:
         self.swept += 1
+
+    def counters(self) -> dict[str, int]:
+        return {"mailbox_suppressed": 10}
 
     def on_mailbox_messages(self, exchange: str, messages: list[Message]) -> None:
         self.messages += messages
@@ -244,6 +253,21 @@ async def test_a_link_outlives_its_last_session_for_a_while(make: Callable[..., 
     assert len(upstreams) == 0
     await acquire(upstreams)
     assert len(site.brokers) == 2
+
+
+async def test_what_is_counted_outlives_its_link(make: Callable[..., Upstreams], site: Site) -> None:
+    upstreams = make(link_linger=30.0)
+    for login in ("ann", "bob"):
+        (await acquire(upstreams, login)).release()
+    assert upstreams.counters() == {"published": 4, "mailbox_suppressed": 20}
+    assert upstreams.gauges() == {"held": 2}
+    site.now += 31
+    upstreams.sweep(site.now)
+    assert upstreams.gauges() == {}
+    assert upstreams.counters()["mailbox_suppressed"] == 20
+    await upstreams.stop()
+    # What is published and confirmed while a link ends is counted, too.
+    assert upstreams.counters() == {"published": 6, "mailbox_suppressed": 20}
 
 
 async def test_a_link_waits_for_the_client_that_opened_it(make: Callable[..., Upstreams], site: Site) -> None:

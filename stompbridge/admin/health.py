@@ -9,12 +9,15 @@ from typing import NamedTuple
 
 import msgspec
 
+from stompbridge.admin.lag import KEPT, LoopLag
 from stompbridge.brokers.base import Broker, Failure, Message
 from stompbridge.config import BrokerHealth
 from stompbridge.routing.hub import Hub
 
 TOPIC = "healthcheck"
 """Results go to the subscribers of ``/internal/healthcheck``."""
+MAX_LAG = 1.0
+"""Seconds; a process whose event loop was later than that should get no more clients for a while."""
 
 
 class Check(NamedTuple):
@@ -131,20 +134,23 @@ class BrokerProbe:
 class Health:
     """The answers to ``/livez`` and ``/readyz``, in the form that Kubernetes' own servers use."""
 
-    def __init__(self, broker: Broker, probe: BrokerProbe, store: Callable[[], Check]) -> None:
+    def __init__(self, broker: Broker, probe: BrokerProbe, store: Callable[[], Check], lag: LoopLag) -> None:
         self._broker = broker
         self._probe = probe
         self._store = store
+        self._lag = lag
         self.draining = False
 
     def checks(self) -> list[Check]:
         """All conditions of readiness."""
-        broker = Check("broker", self._broker.up, self._broker.down_reason or "connected")
-        checks = [broker, Check("drain", not self.draining, "stopping" if self.draining else "accepting")]
-        if self._probe.enabled:
-            checks.insert(1, self._probe.check())
-        checks.insert(-1, self._store())
-        return checks
+        worst = self._lag.worst()
+        return [
+            Check("broker", self._broker.up, self._broker.down_reason or "connected"),
+            *([self._probe.check()] if self._probe.enabled else ()),
+            self._store(),
+            Check("drain", not self.draining, "stopping" if self.draining else "accepting"),
+            Check("loop", worst < MAX_LAG, f"at most {worst * 1000:.0f} ms late in the last {KEPT:g} s"),
+        ]
 
     def livez(self, query: str) -> tuple[int, str, bytes]:
         """200 while the event loop answers."""

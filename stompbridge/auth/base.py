@@ -77,3 +77,6 @@ class Authenticator(Protocol):
 
     def reload(self) -> None:
         """Reads its files anew. Raises ``ValueError`` and keeps what it has when they are not right."""
+
+    def counters(self) -> Mapping[str, int]:
+        """Totals since the start, by name; which there are depends on the backend."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Annotated
 
 import httpx
@@ -79,6 +79,14 @@ class WebhookAuthenticator:
 
     def reload(self) -> None:
         self._answers.clear()
+
+    def counters(self) -> Mapping[str, int]:
+        return {
+            "webhook_requests": self.asked,
+            "webhook_unanswered": self.unanswered,
+            "webhook_recalled": self.recalled,
+            "webhook_turned_away": self.turned_away,
+        }
 
     async def authenticate(self, credentials: Credentials) -> Identity:
         question = self._question(credentials)

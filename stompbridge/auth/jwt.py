@@ -43,6 +43,11 @@ class TokenAuthenticator:
     def reload(self) -> None:
         self.keys.reload()
 
+    def counters(self) -> Mapping[str, int]:
+        """Of reads of a set of keys; none where there is one key in a file."""
+        keys = self.keys
+        return {"key_reads": keys.reads, "key_read_failures": keys.failures}
+
     async def authenticate(self, credentials: Credentials) -> Identity:
         token = find_token(credentials, self._settings)
         if token is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 from stompbridge.auth.base import AuthRefused, Credentials, Identity, access_refused
 from stompbridge.config import Auth
@@ -30,6 +30,10 @@ class RabbitmqAuthenticator:
 
     async def stop(self) -> None:
         """Nothing is kept."""
+
+    def counters(self) -> Mapping[str, int]:
+        """None: the links have theirs."""
+        return {}
 
     def reload(self) -> None:
         """Nothing is to be read."""

@@ -9,6 +9,7 @@ import re
 import time
 import tomllib
 from collections import Counter
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -161,6 +162,9 @@ class StaticUsers:
         self._users = users
         self._dummy = _dummy(users)
         self._right.clear()
+
+    def counters(self) -> Mapping[str, int]:
+        return {"password_hashes": self.hashed, "passwords_turned_away": self.turned_away}
 
     async def authenticate(self, credentials: Credentials) -> Identity:
         login, passcode = credentials.login, credentials.passcode

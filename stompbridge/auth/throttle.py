@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict, deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from ipaddress import IPv6Address, ip_address
 from typing import TypeVar
 
@@ -194,6 +194,14 @@ class Throttled:
 
     def reload(self) -> None:
         self.authenticator.reload()
+
+    def counters(self) -> Mapping[str, int]:
+        throttle = self.throttle
+        return {
+            "throttled_addresses": throttle.refused_addresses,
+            "throttled_logins": throttle.refused_logins,
+            **self.authenticator.counters(),
+        }
 
 
 def network(address: str) -> str:

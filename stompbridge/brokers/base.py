@@ -164,6 +164,12 @@ class Broker(Protocol):
     def virtual_host(self) -> str:
         """The virtual host, as the broker's error texts name it."""
 
+    def counters(self) -> Mapping[str, int]:
+        """Totals since the start, by name; which there are depends on the broker."""
+
+    def gauges(self) -> Mapping[str, int]:
+        """What there is now, by name."""
+
     def when_clear(self, callback: Callable[[], None]) -> None:
         """Calls back once, in a later turn of the loop, when ``congested`` has become false."""
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
 from stompbridge.brokers.base import (
@@ -23,6 +24,7 @@ from stompbridge.brokers.base import (
 from stompbridge.brokers.queues import QUEUE_SIZE, Budget, MemoryConsumer, MemoryQueue, failure_of_declare, size_of
 from stompbridge.brokers.topics import TopicTrie
 from stompbridge.config import BrokerSettings, Exchange
+from stompbridge.histogram import Latency
 
 _BATCH = 100
 """Messages that a queue hands out in one turn of the loop."""
@@ -93,7 +95,9 @@ class MemoryBroker:
     not fit into ``memory_max_bytes``, ``unroutable`` those that no queue or mailbox wanted.
     """
 
-    def __init__(self, settings: BrokerSettings, exchanges: Iterable[Exchange] = ()) -> None:
+    def __init__(
+        self, settings: BrokerSettings, exchanges: Iterable[Exchange] = (), latency: Latency | None = None
+    ) -> None:
         self._exchanges = {name: _Exchange(type_) for name, type_ in _STANDARD.items()}
         for exchange in (*settings.exchange, *exchanges):
             self._exchanges.setdefault(exchange.name, _Exchange(exchange.type))
@@ -101,6 +105,8 @@ class MemoryBroker:
         self._budget = Budget(settings.memory_max_bytes)
         self._listener: BrokerListener | None = None
         self._scheduled: set[MemoryQueue] = set()
+        self._latency = Latency() if latency is None else latency
+        self.published = 0
         self.rejected = 0
         self.unroutable = 0
 
@@ -134,6 +140,17 @@ class MemoryBroker:
         """About what the queues and their messages take."""
         return self._budget.used
 
+    def counters(self) -> Mapping[str, int]:
+        return {
+            "published": self.published,
+            "confirmed": self._latency.publish.count,
+            "nacked": self.rejected,
+            "unroutable": self.unroutable,
+        }
+
+    def gauges(self) -> Mapping[str, int]:
+        return {"stored_bytes": self.held_bytes}
+
     def when_clear(self, callback: Callable[[], None]) -> None:
         asyncio.get_running_loop().call_soon(callback)
 
@@ -157,12 +174,15 @@ class MemoryBroker:
 
     def publish(self, message: Message, done: Done) -> None:
         """Hands the message to mailbox and queues, and calls ``done`` inside."""
+        began = time.monotonic()
+        self.published += 1
         if not message.exchange:
             queue = self._queues.get(message.routing_key)
             if queue is None:
                 done(Failure("no_route", f"NO_ROUTE - no queue '{message.routing_key}' in vhost '/'", fatal=False))
             elif self._push(message, (queue,), done):
                 done(None)
+                self._latency.publish.observe(time.monotonic() - began)
             return
         exchange = self._exchanges.get(message.exchange)
         if exchange is None:
@@ -177,9 +197,11 @@ class MemoryBroker:
             return
         if mailbox and self._listener is not None:
             self._listener.on_mailbox_messages(message.exchange, (message,))
+            self._latency.delivery.observe(time.monotonic() - began)
         elif not queues:
             self.unroutable += 1
         done(None)
+        self._latency.publish.observe(time.monotonic() - began)
 
     def bind(self, exchange: str, key: str, done: Done) -> None:
         """Calls ``done`` inside."""

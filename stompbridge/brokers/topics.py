@@ -106,6 +106,17 @@ class TopicTrie(Generic[T]):
                 del parent.children[word]
         return value
 
+    def items(self) -> list[tuple[str, T]]:
+        """All patterns and their values."""
+        found = list(self._exact.items())
+        nodes = [self._root] if self._wild else []
+        while nodes:
+            node = nodes.pop()
+            found.extend(node.values.items())
+            nodes.extend(node.children.values())
+            nodes.extend(child for child in (node.any, node.many) if child is not None)
+        return found
+
     def match(self, key: str) -> list[T]:
         """The values of all patterns that match the routing key, each once, in no particular order."""
         exact = self._exact.get(key)

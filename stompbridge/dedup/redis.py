@@ -108,13 +108,21 @@ class RedisStore:
 
 def make_link(options: StoreOptions, script: scripts.Script, counters: Counters) -> Link:
     """The link for ``options.url``. Raises ``ValueError`` for a bad one."""
-    url, timeout = options.url, options.timeout
+    seeds = servers(options.url, options.timeout)
+    if not urlsplit(options.url).scheme.endswith("+cluster"):
+        return ServerLink(seeds[0], script, counters)
+    return ClusterLink(seeds, options.timeout, script, counters)
+
+
+def servers(url: str, timeout: float) -> list[Server]:
+    """The server of a URL, or those of a cluster that it names. Raises ``ValueError`` for a bad one."""
     parts = urlsplit(url)
     if not parts.scheme.endswith("+cluster"):
-        return ServerLink(Server.of(url, timeout), script, counters)
+        return [Server.of(url, timeout)]
     user, at, hosts = parts.netloc.rpartition("@")
     if not all(hosts.split(",")):
         raise ValueError(f"a host is missing in {hosts!r}")
     scheme = parts.scheme.removesuffix("+cluster")
-    seeds = [urlunsplit((scheme, user + at + host, "", parts.query, "")) for host in hosts.split(",")]
-    return ClusterLink([Server.of(seed, timeout) for seed in seeds], timeout, script, counters)
+    return [
+        Server.of(urlunsplit((scheme, user + at + host, "", parts.query, "")), timeout) for host in hosts.split(",")
+    ]

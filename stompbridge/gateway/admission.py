@@ -108,7 +108,7 @@ class Admission:
     async def _authenticate(self) -> None:
         shared, connection, headers = self._entrant.shared, self._entrant.connection, self._event.headers
         assert shared.authenticator is not None
-        auth = shared.settings.auth
+        auth, logins = shared.settings.auth, shared.traffic.logins
         credentials = Credentials(
             login=headers.get("login", auth.default_login or None),
             passcode=headers.get("passcode", auth.default_passcode or None),
@@ -121,15 +121,19 @@ class Admission:
             self.identity = await shared.authenticator.authenticate(credentials)
             if shared.upstreams is not None:
                 self._lease = await shared.upstreams.acquire(self.identity, self._revoked)
+            logins["accepted"] += 1
         except AuthRefused as refusal:
+            logins["throttled" if refusal.unseen else "refused"] += 1
             tell = _log.debug if refusal.unseen else _log.warning
             tell("connect_refused", remote=connection.remote, login=credentials.login, cause=refusal.cause)
             self._refuse(errors.bad_connect(refusal.text))
         except AuthUnavailable as problem:
+            logins["unavailable"] += 1
             _log.warning("connect_failed", remote=connection.remote, login=credentials.login, cause=str(problem))
             error = errors.bad_connect(problem.text) if problem.text else errors.auth_unavailable()
             self._refuse(error, CloseReason.AUTH_UNAVAILABLE)
         except Exception:
+            logins["unavailable"] += 1
             _log.exception("connect_failed", remote=connection.remote)
             self._refuse(errors.auth_unavailable(), CloseReason.AUTH_UNAVAILABLE)
         else:

@@ -72,16 +72,20 @@ class Capacity:
     )
 
     def __init__(self, limits: Limits) -> None:
-        self._max_sockets = limits.connections
-        self._max_pending = limits.pending
-        self.per_address = limits.connections_per_address
-        self.pending_per_address = limits.pending_per_address
+        self.use(limits)
         self.sockets = 0
         """Sockets that have a seat."""
         self.pending = 0
         """Those of them whose client has not been let in yet."""
         self.addresses: dict[bytes, list[int]] = {}
         """Both numbers for each address, which stands for its /64 if it is IPv6."""
+
+    def use(self, limits: Limits) -> None:
+        """For the sockets to come; those that are there stay."""
+        self._max_sockets = limits.connections
+        self._max_pending = limits.pending
+        self.per_address = limits.connections_per_address
+        self.pending_per_address = limits.pending_per_address
 
     def enter(self) -> Seat | CloseReason:
         """A seat for one more socket, or the limit that is reached."""

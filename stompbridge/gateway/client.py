@@ -7,10 +7,10 @@ declaration, too much in flight) holds the frames behind it, of this client alon
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain
+from math import inf
 from secrets import token_urlsafe
 from time import time
 from typing import Any
@@ -26,6 +26,7 @@ from stompbridge.gateway.connection import Connection
 from stompbridge.gateway.frames import ws_frame
 from stompbridge.gateway.gate import Settling
 from stompbridge.gateway.rates import rates
+from stompbridge.gateway.receivers import Receivers
 from stompbridge.gateway.replies import prepare
 from stompbridge.gateway.shared import Shared
 from stompbridge.gateway.subscriptions import SubscriptionReceiver, make_receiver, queue_to_delete
@@ -37,7 +38,6 @@ from stompbridge.stomp.heartbeat import HeartBeat
 from stompbridge.stomp.session import (
     Commit,
     Connect,
-    Delivery,
     Disconnect,
     Done,
     Keep,
@@ -72,25 +72,28 @@ class Client:
         "_commit_failed",
         "_connect_deadline",
         "_disconnect",
+        "_ending",
         "_expires",
         "_gone",
         "_heartbeat",
         "_held",
         "_in_flight",
-        "_opened_at",
         "_rates",
-        "_receivers",
         "_replay",
         "_resume_at",
         "_running",
         "_throttled",
         "connection",
         "identity",
+        "leaving",
         "messages_in",
         "messages_out",
         "named",
         "next_seq",
+        "opened_at",
+        "parting",
         "permissions",
+        "receivers",
         "router",
         "scope",
         "sender_id",
@@ -104,13 +107,15 @@ class Client:
         self.shared = shared
         self.sender_id = f"session-{token_urlsafe(16)}"
         self.next_seq = 0
-        self.session = ServerSession(shared.session_settings, self.sender_id)
+        self.session = ServerSession(shared.session_settings, self.sender_id, shared.traffic.frames_in)
         self.messages_in = 0
         self.messages_out = 0
-        self._opened_at = shared.now()
-        self._connect_deadline: float | None = self._opened_at + shared.limits.connect_timeout
+        self.opened_at = shared.now()
+        # The message of the ERROR that the session ended with.
+        self.parting = ""
+        self._connect_deadline = self.opened_at + shared.limits.connect_timeout
         self._heartbeat: HeartBeat | None = None
-        self._receivers: dict[str, SubscriptionReceiver] = {}
+        self.receivers = Receivers(self.session)
         self._admission: Admission | None = None
         # What its admission found out.
         self.identity: Identity | None = None
@@ -119,8 +124,8 @@ class Client:
         self.permissions: Permissions | None = None
         self.router: Router = shared.router
         self.named: Receiver | None = None
-        self._expires: float | None = None
-        self._rates = rates(shared.limits, self._opened_at)
+        self._expires = inf
+        self._rates = rates(shared.limits, self.opened_at)
         self._throttled = False
         self._in_flight = 0
         # While held, frames wait; with a number, until no more than so many SENDs are unanswered.
@@ -132,12 +137,17 @@ class Client:
         self._commit_failed = False
         self._disconnect: Disconnect | None = None
         self._gone = False
+        self.leaving = False
+        """Whether queues give it nothing more, since the process stops."""
+        self._ending = False
 
     # The connection's news (ConnectionListener)
 
     def on_open(self, connection: Connection) -> None:
         """The WebSocket is open; the session waits for CONNECT, and nothing longer than one is taken before it."""
         connection.max_message = self.shared.limits.frame_before_connect
+        if self.shared.watch is not None:
+            self.shared.watch(self)
 
     def on_data(self, data: bytes) -> None:
         self.session.feed(data)
@@ -147,30 +157,33 @@ class Client:
             self.connection.pause_reading()
 
     def on_writable(self) -> None:
-        for receiver in list(self._receivers.values()):
-            receiver.on_writable()
+        self.receivers.on_writable()
 
-    def on_check(self, now: float) -> None:
-        """Deadlines, once a sweep: time to CONNECT, heart-beats due and missed."""
-        if self._connect_deadline is not None and now >= self._connect_deadline:
+    def on_check(self, now: float) -> float:
+        """Deadlines: time to CONNECT, heart-beats due and missed."""
+        if now >= self._connect_deadline:
             self.fail(errors.connect_timeout(), reason=CloseReason.CONNECT_TIMEOUT)
-            return
+            return now
         heartbeat, connection = self._heartbeat, self.connection
         if heartbeat is None:
-            return
-        if self._expires is not None and now >= self._expires:
+            return self._connect_deadline
+        if now >= self._expires:
             self.fail(errors.session_expired(), reason=CloseReason.SESSION_EXPIRED)
-            return
+            return now
         if self._throttled:
             self._unthrottle(now)
         if self.named is not None:
-            for receiver in list(self._receivers.values()):
-                receiver.on_check()
+            self.receivers.on_check()
         if heartbeat.expired(now, connection.last_read):
             connection.close(CloseReason.HEARTBEAT_LOST)
-            return
-        if heartbeat.send_due(now, connection.last_write, 2 * self.shared.sweep_interval):
+            return now
+        margin = 2 * self.shared.sweep_interval
+        if heartbeat.send_due(now, connection.last_write, margin):
             connection.write(_HEARTBEAT_FRAME)
+            self.shared.traffic.heartbeats += 1
+        if self._throttled or self.named is not None:
+            return now
+        return min(self._expires, heartbeat.look_at(now, connection.last_write, connection.last_read, margin))
 
     def _unthrottle(self, now: float) -> None:
         assert self._rates is not None
@@ -187,16 +200,64 @@ class Client:
         if self._heartbeat is not None:
             self.permissions = self.shared.permissions_of(self.identity)
 
+    def refresh_limits(self) -> None:
+        """The limits have changed. Those of the session's parser, and of its WebSocket, stay what they were."""
+        self._rates = rates(self.shared.limits, self.shared.now())
+        if self._throttled:
+            self._throttled = False
+            self._release()
+
+    # What there is to see
+
+    @property
+    def accepted(self) -> bool:
+        """Whether the client has been let in (CONNECTED)."""
+        return self._heartbeat is not None
+
+    @property
+    def held(self) -> bool:
+        """Whether a frame waits, and all behind it."""
+        return self._held
+
+    @property
+    def client_id(self) -> str | None:
+        """The name that the client has given itself."""
+        return None if self._admission is None else self._admission.client_id
+
+    # The process stops
+
+    @property
+    def owes(self) -> bool:
+        """Whether it could still acknowledge what would be given back to a queue and come to somebody again."""
+        return bool(self.session.unacked) and self.receivers.consuming
+
+    @property
+    def unanswered(self) -> int:
+        """SENDs and ACKs that it will get an answer to."""
+        return self._in_flight
+
+    @property
+    def committing(self) -> bool:
+        """Whether a transaction has taken effect in part."""
+        return bool(self._replay)
+
+    def take_no_more(self) -> None:
+        """Frames that come from now on have no effect; those before get their answers."""
+        self._ending = self._held = True
+        self.connection.pause_reading()
+
     def on_lost(self, reason: CloseReason) -> None:
         """The connection is gone: subscriptions end, and what the client did not acknowledge goes back."""
+        self.shared.traffic.closed(self)
         self._leave()
         if self._heartbeat is not None:
+            self.shared.on_closed(self, reason)
             _log.info(
                 "session_closed",
                 session=self.sender_id,
                 remote=self.connection.remote,
                 reason=reason.label,
-                seconds=round(self.shared.now() - self._opened_at, 3),
+                seconds=round(self.shared.now() - self.opened_at, 3),
                 messages_in=self.messages_in,
                 messages_out=self.messages_out,
             )
@@ -226,6 +287,8 @@ class Client:
         self._resume_at = resume_at
 
     def _release(self) -> None:
+        if self._ending:
+            return
         self._held = False
         self._resume_at = None
         if not self._gone:
@@ -245,7 +308,7 @@ class Client:
         if self._gone or self.connection.reason is not None:
             admission.close()
             return
-        self._connect_deadline = None
+        self._connect_deadline = inf
         self._heartbeat = event.heartbeat
         self.named, self.scope, self.router = admission.named, admission.scope, admission.router
         self.permissions = self.shared.permissions_of(admission.identity)
@@ -254,7 +317,9 @@ class Client:
         connection.accepted()
         connection.max_message = self.shared.limits.frame
         connection.ping = not event.heartbeat.receive
+        connection.check_at = 0.0
         connection.send(self.session.accept(self.shared.server, extra))
+        self.shared.traffic.opened(self)
         _log.info(
             "session_opened",
             session=self.sender_id,
@@ -300,13 +365,14 @@ class Client:
             router.when_clear(self._release)
         elif self._rates is not None and self._rates.spend(len(event.body), self.shared.now()):
             self._throttled = True
+            self.connection.check_at = 0.0
             self._hold()
 
     def _on_reply_queue(self, event: Send, receiver: SubscriptionReceiver, failure: Failure | None) -> None:
         if failure is None:
             self._replay.appendleft(event)
         else:
-            self._drop(receiver)
+            self.receivers.drop(receiver, self._replay)
             self._commit_failed = True
             self.fail(failure_to_error(failure), event.receipt)
         self._release()
@@ -323,7 +389,7 @@ class Client:
             self._commit_failed = self._commit_failed or in_commit
             self.fail(failure_to_error(failure), receipt)
         elif receipt is not None:
-            self.connection.send(self.session.receipt(receipt))
+            self._receipt(receipt)
         if self._disconnect is not None:
             self._finish_disconnect()
         elif self._resume_at is not None and self._in_flight <= self._resume_at:
@@ -332,8 +398,7 @@ class Client:
     def _on_subscribe(self, event: Subscribe) -> None:
         subscription = event.subscription
         try:
-            gates = (receiver.gate for receiver in self._receivers.values())
-            receiver = make_receiver(self, subscription, {gate.scope for gate in gates if gate is not None})
+            receiver = make_receiver(self, subscription, self.receivers.scopes)
         except StompError:
             self.session.forget(subscription.tag)
             raise
@@ -343,19 +408,15 @@ class Client:
         self, receiver: SubscriptionReceiver, done: Callable[[SubscriptionReceiver, Failure | None], None]
     ) -> None:
         """Begins a subscription that the session knows of. Frames wait until ``done`` lets them go on."""
-        self._receivers[receiver.subscription.tag] = receiver
+        self.receivers.add(receiver)
         self._hold()
         receiver.start(partial(done, receiver))
-
-    def receiver(self, tag: str) -> SubscriptionReceiver | None:
-        """What serves the subscription with this tag."""
-        return self._receivers.get(tag)
 
     def _on_subscribed(self, receipt: str | None, receiver: SubscriptionReceiver, failure: Failure | None) -> None:
         if self._gone:
             return
         if failure is not None:
-            self._drop(receiver)
+            self.receivers.drop(receiver, self._replay)
             self.fail(failure_to_error(failure), receipt)
         else:
             self._receipt(receipt)
@@ -363,7 +424,7 @@ class Client:
 
     def _on_unsubscribe(self, event: Unsubscribe) -> None:
         """The receipt means that nothing follows, and that what comes to the queue from now on is for others."""
-        receiver = self._receivers.pop(event.subscription.tag)
+        receiver = self.receivers.pop(event.subscription.tag)
         self._hold()
         receiver.stop(event.released, in_doubt=False, done=partial(self._on_unsubscribed, receiver, event))
 
@@ -390,10 +451,7 @@ class Client:
         """The receipt comes when the history of a client that has named itself is written."""
         self._in_flight += 1
         settling = Settling(partial(self._on_sent, event.receipt, False, None))
-        for tag, deliveries in _by_tag(event.deliveries).items():
-            receiver = self._receivers.get(tag)
-            if receiver is not None:
-                receiver.settle(deliveries, event.ack, event.requeue, settling)
+        self.receivers.settle(event, settling)
         settling.settled()
         for go_on in settling.after:
             go_on()
@@ -417,7 +475,7 @@ class Client:
     def _on_disconnect(self, event: Disconnect) -> None:
         """The receipt comes last: when all before it is confirmed."""
         self._disconnect = event
-        self._stop_receivers()
+        self.receivers.stop(self._replay)
         self._finish_disconnect()
 
     def _finish_disconnect(self) -> None:
@@ -432,6 +490,7 @@ class Client:
 
     def _receipt(self, receipt: str | None) -> None:
         if receipt is not None:
+            self.shared.traffic.receipts += 1
             self.connection.send(self.session.receipt(receipt))
 
     def fail(
@@ -442,8 +501,10 @@ class Client:
             return
         if reason is not CloseReason.STOMP_ERROR:
             error.fatal = True
+        self.shared.traffic.errors += 1
         self.connection.send(self.session.error(error, receipt))
         if self.session.closing:
+            self.parting = error.message
             self._leave()
             self.connection.close(reason, error.message)
 
@@ -461,50 +522,25 @@ class Client:
     def subscription_ended(self, receiver: SubscriptionReceiver) -> None:
         """The broker took a subscription away."""
         subscription = receiver.subscription
-        if self._receivers.get(subscription.tag) is not receiver:
+        if self.receivers.get(subscription.tag) is not receiver:
             return
-        self._drop(receiver)
+        self.receivers.drop(receiver, self._replay)
         if subscription.id is None:
             name, description = subscription.destination, f"destination='{subscription.destination}'"
         else:
             name, description = subscription.id, f"id='{subscription.id}'"
         self.fail(errors.server_cancelled(name, description))
 
-    def _drop(self, receiver: SubscriptionReceiver) -> None:
-        tag = receiver.subscription.tag
-        self._receivers.pop(tag, None)
-        waiting = _by_tag(self._waiting_to_settle()).get(tag, ())
-        receiver.stop([*self.session.forget(tag), *waiting], in_doubt=False)
-
-    def _waiting_to_settle(self) -> Iterator[Delivery]:
-        """What a COMMIT will settle once the SENDs before it let it: the session counts it as acknowledged."""
-        for event in self._replay:
-            if isinstance(event, Settle):
-                yield from event.deliveries
-
-    def _stop_receivers(self) -> None:
-        by_tag = _by_tag(chain(self.session.unacked.values(), self._waiting_to_settle()))
-        receivers, self._receivers = self._receivers, {}
-        for tag, receiver in receivers.items():
-            receiver.stop(by_tag.get(tag, ()), in_doubt=True)
-
     def _leave(self) -> None:
         if not self._gone:
             self._gone = True
-            self._stop_receivers()
+            self.receivers.stop(self._replay)
             self.router.leave(self)
             if self._admission is not None:
                 self._admission.close()
             # All this would wait for the garbage collector, which comes for many objects, not for large ones.
             self._replay.clear()
             self.session.end()
-
-
-def _by_tag(deliveries: Iterable[Delivery]) -> dict[str, list[Delivery]]:
-    by_tag: dict[str, list[Delivery]] = {}
-    for delivery in deliveries:
-        by_tag.setdefault(delivery.subscription.tag, []).append(delivery)
-    return by_tag
 
 
 _HANDLERS: dict[type, Callable[[Client, Any], None]] = {

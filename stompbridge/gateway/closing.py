@@ -40,6 +40,7 @@ class CloseReason(Enum):
     SESSION_EXPIRED = "session_expired", 1008, "the credentials have expired", True
     ACCESS_REVOKED = "access_revoked", 1008, "the login is not let in any more", False
     AUTH_UNAVAILABLE = "auth_unavailable", 1013, "nobody can say who the client is", True
+    KICKED = "kicked", 1008, "closed by an operator", False
     SHUTDOWN = "shutdown", 1012, "the server is shutting down", True
     INTERNAL_ERROR = "internal_error", 1011, "internal error", True
 

@@ -53,6 +53,7 @@ class Connection(asyncio.Protocol):
         "address",
         "bytes_in",
         "bytes_out",
+        "check_at",
         "compresses",
         "last_read",
         "last_write",
@@ -108,7 +109,10 @@ class Connection(asyncio.Protocol):
         self.last_read = 0.0
         """When the last bytes came, by ``loop.time()``. While reading is paused the client counts as heard."""
         self.last_write = 0.0
-        """A time not after the last write, and not more than a sweep before it."""
+        """A time not after the last write, and not before the last :meth:`check` before it."""
+        self.check_at = 0.0
+        """From when on :meth:`check` has something to do, by ``loop.time()``. Thousands of idle clients are not looked
+        at in each sweep for the sake of one heart-beat in ten seconds."""
         self.bytes_in = 0
         self.bytes_out = 0
         """Bytes of the frames given to :meth:`write`."""
@@ -127,6 +131,11 @@ class Connection(asyncio.Protocol):
         assert self._seat is not None
         self._seat.accepted()
         self.upgrade = NO_HEADERS
+
+    @property
+    def unsent(self) -> int:
+        """Bytes that are written and that the operating system has not taken yet."""
+        return 0 if self._lost else self._transport.get_write_buffer_size()
 
     @property
     def listener(self) -> ConnectionListener | None:
@@ -149,6 +158,17 @@ class Connection(asyncio.Protocol):
             else:
                 self.bytes_out += len(frame)
                 self._transport_write(frame)
+
+    def tap(self, tap: Callable[[bytes], None] | None) -> None:
+        """Has ``tap``, which must not raise, see what is written from now on."""
+        write = self._transport.write
+
+        def write_and_show(data: bytes) -> None:
+            write(data)
+            if tap is not None:
+                tap(data)
+
+        self._transport_write = write if tap is None else write_and_show
 
     def send(self, payload: bytes) -> None:
         """Sends a message: text, or binary if it is not UTF-8."""
@@ -208,10 +228,11 @@ class Connection(asyncio.Protocol):
     # Deadlines.
 
     def check(self, now: float) -> None:
-        """Acts on deadlines that have passed; called by the gateway once a sweep."""
+        """Acts on deadlines that have passed; called by the gateway in the first sweep after ``check_at``."""
         if now >= self._deadline:
             self._expire()
             return
+        self.check_at = self._deadline
         listener = self._listener
         if listener is None:
             return
@@ -221,10 +242,10 @@ class Connection(asyncio.Protocol):
         self._checked = now
         if self.reading_paused:
             self.last_read = now
-        elif self.ping:
+        if self.ping:
             self._check_pings(now)
         try:
-            listener.on_check(now)
+            self.check_at = min(self.check_at, listener.on_check(now))
         except Exception:
             self._fail()
 
@@ -233,9 +254,13 @@ class Connection(asyncio.Protocol):
         idle = now - self.last_read
         if idle >= 2 * interval:
             self.close(CloseReason.PING_LOST)
-        elif idle >= interval and self._pinged != self.last_read:
-            self._pinged = self.last_read
-            self.write(PING)
+        elif idle < interval:
+            self.check_at = min(self.check_at, self.last_read + interval)
+        else:
+            self.check_at = min(self.check_at, self.last_read + 2 * interval)
+            if self._pinged != self.last_read:
+                self._pinged = self.last_read
+                self.write(PING)
 
     def _expire(self) -> None:
         if self.reason is not None:
@@ -298,6 +323,7 @@ class Connection(asyncio.Protocol):
             # A single message may be bigger than the limit: what is piled up now is not held against the client.
             self._write_limit = self._transport.get_write_buffer_size() + limits.send_buffer
             self._deadline = self._time() + limits.send_timeout
+            self.check_at = 0.0
 
     def resume_writing(self) -> None:
         if self._listener is not None:
@@ -325,6 +351,7 @@ class Connection(asyncio.Protocol):
     def _open(self, upgrade: Mapping[str, str]) -> None:
         self._opening = None
         self._deadline = math.inf
+        self.check_at = 0.0
         self.subprotocol = self._protocol.subprotocol
         self.compresses = self._protocol.compresses
         self.upgrade = upgrade
@@ -388,6 +415,7 @@ class Connection(asyncio.Protocol):
         self.reason = reason
         self._clear = False
         self._deadline = self._time() + self._gateway.limits.close_timeout
+        self.check_at = 0.0
         listener, self._listener = self._listener, None
         if listener is not None:
             self._gateway.loop.call_soon(part, listener, reason)

@@ -25,8 +25,9 @@ class ConnectionListener(Protocol):
     def on_writable(self) -> None:
         """What had piled up is written; ``writing_paused`` is false again."""
 
-    def on_check(self, now: float) -> None:
-        """Comes once a sweep, for deadlines. ``now`` is ``loop.time()``."""
+    def on_check(self, now: float) -> float:
+        """For deadlines. ``now`` is ``loop.time()``; returns the time from which on to call again, which whoever has an
+        earlier deadline since then puts forward (``Connection.check_at``)."""
 
     def on_lost(self, reason: CloseReason) -> None:
         """The connection is over, or as good as: comes exactly once, as the last call, in a later turn of the loop

@@ -88,6 +88,11 @@ class Gate:
         self._items: deque[_Item] = deque()
         self._closed = False
 
+    @property
+    def waiting(self) -> int:
+        """Messages that wait for the store."""
+        return len(self._items)
+
     def ask(self, message: Message, grant: Grant, drop: Drop) -> None:
         """Calls one of both, perhaps inside, in the order of the messages; neither once the gate is closed."""
         if self._closed:

@@ -7,16 +7,17 @@ import errno
 import os
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-from stompbridge.certificates import server_context
-from stompbridge.config import Settings
+from stompbridge.certificates import expires_at, server_context
+from stompbridge.config import Limits, Settings
 from stompbridge.gateway.closing import CloseReason
 from stompbridge.gateway.connection import Connection
 from stompbridge.gateway.connection_listener import ConnectionListener
 from stompbridge.gateway.opening import Door
 from stompbridge.gateway.sweep import Sweep
 from stompbridge.gateway.tls import TlsTransport
+from stompbridge.lifecycle.sockets import close_empty, serve_passed
 from stompbridge.log import get_logger
 
 _log = get_logger(__name__)
@@ -66,13 +67,19 @@ def addresses(server: asyncio.Server) -> list[tuple[str, int]]:
 
 
 class Gateway:
-    """Listens, holds all connections, and sweeps over them.
+    """Listens, holds all connections, and sweeps over them. Where sockets are ``passed``, those are listened on.
 
     ``accept`` is called for each connection whose handshake is done and returns its listener, whose ``on_open``
     follows. It may close the connection instead; then no call of the listener follows.
     """
 
-    def __init__(self, settings: Settings, accept: Callable[[Connection], ConnectionListener], sweep: Sweep) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        accept: Callable[[Connection], ConnectionListener],
+        sweep: Sweep,
+        passed: Sequence[socket.socket] = (),
+    ) -> None:
         self.listen = settings.listen
         self.limits = settings.limits
         self.door = Door(settings)
@@ -81,9 +88,15 @@ class Gateway:
         self.connections_total = 0
         self.closed: dict[CloseReason, int] = dict.fromkeys(CloseReason, 0)
         """How many connections have ended for each reason, failed handshakes among them."""
+        self.ended_bytes_in = 0
+        self.ended_bytes_out = 0
+        """Bytes of sockets that are gone."""
         self._sweep = sweep
-        self._server: asyncio.Server | None = None
+        self._passed = passed
+        self._servers: list[asyncio.Server] = []
         self._tls: ssl.SSLContext | None = None
+        self.certificate_expires_at: float | None = None
+        """When the certificate in use ends, in seconds since 1970; ``None`` without TLS."""
         self._next_warning: dict[CloseReason, float] = {}
         self._empty = asyncio.Event()
         self._empty.set()
@@ -106,11 +119,16 @@ class Gateway:
         self.loop = asyncio.get_running_loop()
         settings = self.listen
         self.reload_tls()
-        self._server = await listen(
-            self._new_protocol, "listen", settings.host, settings.port, settings.backlog, settings.reuse_port
-        )
+        if self._passed:
+            self._servers = await serve_passed(self._new_protocol, self._passed, settings.backlog)
+        else:
+            self._servers = [
+                await listen(
+                    self._new_protocol, "listen", settings.host, settings.port, settings.backlog, settings.reuse_port
+                )
+            ]
         self._sweep.add(self._check)
-        return addresses(self._server)
+        return [address for server in self._servers for address in addresses(server)]
 
     def read_certificate(self) -> ssl.SSLContext | None:
         """What the files hold now; ``None`` without TLS. Raises :class:`~stompbridge.certificates.CertificateError`."""
@@ -119,6 +137,8 @@ class Gateway:
     def use_certificate(self, context: ssl.SSLContext | None) -> None:
         """For the handshakes to come; connections stay."""
         self._tls = context
+        if context is not None:
+            self.certificate_expires_at = expires_at(self.listen.tls_cert)
 
     def reload_tls(self) -> None:
         """Both."""
@@ -128,10 +148,19 @@ class Gateway:
         """Those behind the open WebSockets."""
         return [connection.listener for connection in self.connections if connection.listener is not None]
 
-    def stop_accepting(self) -> None:
-        """Closes the server's sockets; connections stay."""
-        if self._server is not None:
-            self._server.close()
+    def use_limits(self, limits: Limits) -> None:
+        """For what is asked from now on; connections stay."""
+        self.limits = limits
+        self.door.capacity.use(limits)
+
+    async def stop_accepting(self) -> None:
+        """Closes the server's sockets; connections stay. Those that waited to be accepted are taken in, unless the
+        socket was passed: then they wait for whoever has it, too."""
+        servers, self._servers = self._servers, []
+        if not self._passed:
+            await close_empty(servers, self._new_protocol)
+        for server in servers:
+            server.close()
 
     async def close_all(self, reason: CloseReason, limit: float) -> None:
         """Closes all connections and waits for their end. Those that are there after ``limit`` seconds are cut."""
@@ -153,6 +182,8 @@ class Gateway:
         self.connections.discard(connection)
         assert connection.reason is not None
         self.closed[connection.reason] += 1
+        self.ended_bytes_in += connection.bytes_in
+        self.ended_bytes_out += connection.bytes_out
         if not self.connections:
             self._empty.set()
 
@@ -173,7 +204,8 @@ class Gateway:
 
     def _check(self, now: float) -> None:
         for connection in tuple(self.connections):
-            connection.check(now)
+            if now >= connection.check_at:
+                connection.check(now)
 
     async def _emptied(self, limit: float) -> bool:
         try:

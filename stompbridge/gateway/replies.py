@@ -30,7 +30,7 @@ def prepare(client: Client, event: Send, made: Callable[[SubscriptionReceiver, F
     if not text.startswith(TEMPORARY):
         return False
     tag = f"T_{text}"
-    receiver = client.receiver(tag)
+    receiver = client.receivers.get(tag)
     if receiver is None:
         client.router.check(client, event)
         subscriptions, limit = client.session.subscriptions, client.shared.limits.subscriptions

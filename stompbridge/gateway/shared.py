@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from stompbridge.auth.base import Authenticator, Identity
 from stompbridge.config import Limits, Settings
+from stompbridge.gateway.closing import CloseReason
 from stompbridge.gateway.gate import Idempotence
+from stompbridge.gateway.traffic import Traffic
 from stompbridge.routing.router import Permissions, Router
 from stompbridge.stomp.session import SessionSettings
+
+if TYPE_CHECKING:
+    from stompbridge.gateway.client import Client
 
 
 class Lease(Protocol):
@@ -37,14 +42,14 @@ class SessionsOf:
     """Counts the sessions of each user, and lets in no more than ``limit`` of one (0: any number)."""
 
     def __init__(self, limit: int) -> None:
-        self._limit = limit
+        self.limit = limit
         self._count: dict[str, int] = {}
         self.refused = 0
 
     def enter(self, user: str) -> bool:
         """One more session, if it may be."""
         count = self._count.get(user, 0)
-        if self._limit and count >= self._limit:
+        if self.limit and count >= self.limit:
             self.refused += 1
             return False
         self._count[user] = count + 1
@@ -57,6 +62,10 @@ class SessionsOf:
             self._count[user] = count
         else:
             del self._count[user]
+
+
+def _nobody(_client: Client, _reason: CloseReason) -> None:
+    """Nobody wants to know."""
 
 
 def _anything(_identity: Identity | None) -> None:
@@ -78,10 +87,15 @@ class Shared:
     sweep_interval: float
     idempotence: Idempotence
     sessions_of: SessionsOf
+    traffic: Traffic
     authenticator: Authenticator | None = None
     """Tells who a client is; ``None``: nobody asks."""
     permissions_of: Callable[[Identity | None], Permissions | None] = _anything
     """What a client may do; ``None``: anything. Without an identity it is nobody in particular."""
+    on_closed: Callable[[Client, CloseReason], None] = _nobody
+    """Told of each session that was let in and is over."""
+    watch: Callable[[Client], None] | None = None
+    """Told of each client that comes while frames are traced."""
     upstreams: Upstreams | None = None
     """The links of the clients' own logins, where RabbitMQ authenticates them."""
 

@@ -30,6 +30,14 @@ class SubscriptionReceiver(Protocol):
     subscription: Subscription
     gate: Gate | None
 
+    @property
+    def waiting(self) -> int:
+        """Messages that wait here for the client, or for the store."""
+
+    @property
+    def prefetch(self) -> int | None:
+        """How many messages the client may hold unacknowledged; ``None``: any number."""
+
     def start(self, done: Done) -> None:
         """Asks for messages; ``done`` when what is sent from now on will arrive."""
 
@@ -94,6 +102,14 @@ class MailboxReceiver:
         self._tracked = subscription.ack is not AckMode.AUTO
         self._outstanding = 0
         self._backlog: deque[tuple[bytes, str, Held]] = deque()
+
+    @property
+    def waiting(self) -> int:
+        return len(self._backlog) + (0 if self.gate is None else self.gate.waiting)
+
+    @property
+    def prefetch(self) -> int | None:
+        return self._plan.prefetch
 
     @property
     def session(self) -> str:
@@ -203,6 +219,7 @@ class QueueReceiver:
         "_plan",
         "_router",
         "_tracked",
+        "delivered",
         "frame_key",
         "gate",
         "subscription",
@@ -215,6 +232,8 @@ class QueueReceiver:
         self.frame_key = frame_key(subscription, client, gate is not None)
         self.gate = gate
         self._tracked = subscription.ack is not AckMode.AUTO
+        self.delivered = 0
+        """Messages that were written to the client."""
         self._client = client
         self._plan = plan
         self._router = router
@@ -227,6 +246,14 @@ class QueueReceiver:
         # Written, and to be acknowledged in one go at the end of this turn of the loop.
         self._acks: list[Copy] = []
         self._flushing = False
+
+    @property
+    def waiting(self) -> int:
+        return len(self._asked)
+
+    @property
+    def prefetch(self) -> int | None:
+        return self._plan.prefetch
 
     @property
     def spec(self) -> QueueSpec:
@@ -260,7 +287,8 @@ class QueueReceiver:
     def on_queue_message(self, message: Message, tag: int) -> None:
         consumer = self._consumer
         assert consumer is not None
-        if self._client.connection.reason is not None:
+        client = self._client
+        if client.leaving or client.connection.reason is not None:
             # What is not admitted goes back with the end of the consumer.
             return
         if not self._place:
@@ -281,8 +309,8 @@ class QueueReceiver:
             self.gate.ask(message, partial(self._granted, copy), partial(self._already_has, copy))
 
     def _granted(self, copy: Copy, message: Message, lock: Lock | None) -> None:
-        if self._client.connection.reason is not None:
-            # What would be written now is lost. It goes back with the end of the consumer.
+        if self._client.leaving or self._client.connection.reason is not None:
+            # What would be written now is lost, or not acknowledged in time. It goes back with the end of the consumer.
             if lock is not None:
                 lock.release()
             return
@@ -302,6 +330,7 @@ class QueueReceiver:
         frame, ack_id = self._router.hub.encode(self.frame_key, message)
         if self._tracked:
             if client.hold_unacked(self.subscription, ack_id, copy):
+                self.delivered += 1
                 client.messages_out += 1
                 client.connection.write(frame)
             else:
@@ -309,6 +338,7 @@ class QueueReceiver:
                 if copy.lock is not None:
                     copy.lock.release()
             return
+        self.delivered += 1
         client.messages_out += 1
         client.connection.write(frame)
         history.commit(copy)

@@ -72,11 +72,15 @@ Tap = Callable[[Message], None]
 class _Group:
     """Receivers that share a frame. Iterated over a snapshot: a write may end in the removal of a receiver."""
 
-    __slots__ = ("_members", "_snapshot")
+    __slots__ = ("_members", "_snapshot", "node")
 
-    def __init__(self) -> None:
+    def __init__(self, node: Node) -> None:
+        self.node = node
         self._members: dict[Receiver, None] = {}
         self._snapshot: tuple[Receiver, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self._members)
 
     def add(self, receiver: Receiver) -> None:
         self._members[receiver] = None
@@ -94,12 +98,14 @@ class _Group:
         return self._snapshot
 
 
-class _Node:
+class Node:
     """One binding key of one exchange and everyone here who asked for it."""
 
-    __slots__ = ("groups", "taps", "waiting")
+    __slots__ = ("delivered", "groups", "taps", "waiting")
 
     def __init__(self) -> None:
+        self.delivered = 0
+        """Messages, once for each of those who asked."""
         self.groups: dict[FrameKey, _Group] = {}
         self.taps: list[Tap] = []
         # Callbacks of subscribers that wait for the broker's answer to the bind; None once it is bound.
@@ -108,6 +114,16 @@ class _Node:
     @property
     def empty(self) -> bool:
         return not self.groups and not self.taps
+
+    @property
+    def subscribers(self) -> int:
+        """How many of them are clients' subscriptions."""
+        return sum(len(group) for group in self.groups.values())
+
+    @property
+    def shown(self) -> str | None:
+        """The destination that they named, where it is not that of the messages."""
+        return next((key.shown for key in self.groups), None)
 
 
 class _Mailbox:
@@ -118,13 +134,13 @@ class _Mailbox:
     def __init__(self, exchange_type: str, seen: Seen) -> None:
         self.type = exchange_type
         self.seen = seen
-        self.nodes: TopicTrie[_Node] = TopicTrie(_Node)
+        self.nodes: TopicTrie[Node] = TopicTrie(Node)
 
     def binding_key(self, key: str) -> str:
         # A fanout exchange ignores keys, so one binding serves all of its subscriptions.
         return "" if self.type == "fanout" else key
 
-    def match(self, key: str) -> Iterable[_Node]:
+    def match(self, key: str) -> Iterable[Node]:
         if self.type == "topic":
             return self.nodes.match(key)
         node = self.nodes.get(self.binding_key(key))
@@ -161,7 +177,7 @@ class Hub:
         node = self._node(exchange, key)
         group = node.groups.get(receiver.frame_key)
         if group is None:
-            group = node.groups[receiver.frame_key] = _Group()
+            group = node.groups[receiver.frame_key] = _Group(node)
         group.add(receiver)
         self._ensure_bound(exchange, key, node, receiver, done)
 
@@ -182,7 +198,7 @@ class Hub:
         node.taps.append(tap)
         self._ensure_bound(exchange, key, node, tap, done)
 
-    def _node(self, exchange: str, key: str) -> _Node:
+    def _node(self, exchange: str, key: str) -> Node:
         mailbox = self._mailboxes.get(exchange)
         if mailbox is None:
             exchange_type = "topic" if exchange == INTERNAL else self._broker.exchange_type(exchange) or "topic"
@@ -190,7 +206,7 @@ class Hub:
             self._mailboxes[exchange] = mailbox
         return mailbox.nodes.node(mailbox.binding_key(key))
 
-    def _ensure_bound(self, exchange: str, key: str, node: _Node, who: Receiver | Tap, done: Done) -> None:
+    def _ensure_bound(self, exchange: str, key: str, node: Node, who: Receiver | Tap, done: Done) -> None:
         if exchange == INTERNAL:
             node.waiting = None
         if node.waiting is None:
@@ -201,7 +217,7 @@ class Hub:
             binding_key = self._mailboxes[exchange].binding_key(key)
             self._broker.bind(exchange, binding_key, lambda failure: self._on_bound(exchange, key, node, failure))
 
-    def _on_bound(self, exchange: str, key: str, node: _Node, failure: Failure | None) -> None:
+    def _on_bound(self, exchange: str, key: str, node: Node, failure: Failure | None) -> None:
         waiting, node.waiting = node.waiting or [], None
         if failure is not None:
             for who, _ in waiting:
@@ -215,13 +231,13 @@ class Hub:
             self._drop_if_unused(exchange, key, node)
 
     @staticmethod
-    def _remove(node: _Node, who: Receiver | Tap) -> None:
+    def _remove(node: Node, who: Receiver | Tap) -> None:
         for frame_key, group in list(node.groups.items()):
             if group.discard(who):  # type: ignore[arg-type]
                 del node.groups[frame_key]
         node.taps = [tap for tap in node.taps if tap is not who]
 
-    def _drop_if_unused(self, exchange: str, key: str, node: _Node) -> None:
+    def _drop_if_unused(self, exchange: str, key: str, node: Node) -> None:
         # A node whose bind is outstanding stays until the answer, so that bind and unbind can not cross.
         if not node.empty or node.waiting is not None:
             return
@@ -230,6 +246,10 @@ class Hub:
             mailbox.nodes.remove(mailbox.binding_key(key))
             if exchange != INTERNAL:
                 self._broker.unbind(exchange, mailbox.binding_key(key))
+
+    def nodes(self) -> list[tuple[str, str, Node]]:
+        """All that is subscribed to: exchange, key, and who."""
+        return [(exchange, key, node) for exchange, box in self._mailboxes.items() for key, node in box.nodes.items()]
 
     # Delivering
 
@@ -292,7 +312,7 @@ class Hub:
 
     def _fan_out(
         self,
-        nodes: Iterable[_Node],
+        nodes: Iterable[Node],
         message: Message,
         destination: str,
         gathered: dict[_Group, list[bytes]] | None = None,
@@ -308,7 +328,9 @@ class Hub:
                 if gathered is not None and key.direct:
                     gathered.setdefault(group, []).append(self._frame(key, key.tag + suffix, shared))
                 else:
-                    self._give(key, group.receivers(), message, suffix, shared)
+                    receivers = group.receivers()
+                    node.delivered += len(receivers)
+                    self._give(key, receivers, message, suffix, shared)
             for tap in node.taps:
                 tap(message)
 
@@ -317,11 +339,12 @@ class Hub:
         for group, frames in gathered.items():
             data, count, receivers = b"".join(frames), len(frames), group.receivers()
             self.deliveries += count * len(receivers)
+            group.node.delivered += count * len(receivers)
             for receiver in receivers:
                 receiver.write(data, count)
         gathered.clear()
 
-    def _fan_out_to_user(self, nodes: Iterable[_Node], message: Message, destination: str) -> None:
+    def _fan_out_to_user(self, nodes: Iterable[Node], message: Message, destination: str) -> None:
         """Each subscription sees the destination that it named. A ``session`` header picks one of the sessions."""
         self._number += 1
         suffix = f"@@{self._boot}@@{self._number}"
@@ -333,6 +356,7 @@ class Hub:
                 if session is not None:
                     receivers = tuple(receiver for receiver in receivers if receiver.session == session)
                 if receivers:
+                    node.delivered += len(receivers)
                     text = key.shown or destination
                     if text not in shared:
                         shared[text] = shared_part(message, text)

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from stompbridge.brokers.base import Broker, Done, Failure, Message, QueueSpec
 from stompbridge.routing.application import Application
+from stompbridge.routing.busiest import Busiest
 from stompbridge.routing.destinations import (
     Destination,
     Kind,
@@ -103,9 +104,13 @@ class Router:
         self._window = window
         self._history_ttl = history_ttl
         self._histories: dict[str, QueueHistory] = {}
+        # Of histories that are forgotten.
         self._suppressed_before = 0
+        self._in_doubt_before = 0
         self.queues = Queues(broker)
         self.sends = 0
+        self.sent: Busiest = Busiest() if own is None else own.sent
+        """Destinations of SENDs, as clients write them; one table for the whole process."""
 
     def plan(self, subscription: Subscription, sender: Sender) -> MailboxPlan | QueuePlan:
         """What serves a subscription. Raises :class:`StompError` for a destination that can not be subscribed to."""
@@ -183,6 +188,7 @@ class Router:
             message.message_id = f"{sender.sender_id}:{sender.next_seq}"
         sender.next_seq += 1
         self.sends += 1
+        self.sent.add(destination.text)
         if destination.kind is Kind.USER:
             self._own.broker.publish(message, done)
         elif destination.kind is not Kind.QUEUE:
@@ -214,16 +220,20 @@ class Router:
         """Forgets senders that have been silent for ``history_ttl``, and the histories of queues without any."""
         self.hub.sweep(now)
         for queue in [queue for queue, history in self._histories.items() if history.sweep(now)]:
-            self._suppressed_before += self._histories.pop(queue).suppressed
+            history = self._histories.pop(queue)
+            self._suppressed_before += history.suppressed
+            self._in_doubt_before += history.in_doubt
 
-    @property
-    def suppressed(self) -> int:
-        """Copies that were recognised and not delivered."""
-        return (
-            self.hub.suppressed
-            + self._suppressed_before
-            + sum(history.suppressed for history in self._histories.values())
-        )
+    def counters(self) -> dict[str, int]:
+        """Totals since the start. ``suppressed`` are copies that were recognised and not delivered, ``in_doubt``
+        deliveries that may be such copies; of mailboxes, and of queues."""
+        histories = self._histories.values()
+        return {
+            "mailbox_suppressed": self.hub.suppressed,
+            "mailbox_in_doubt": self.hub.in_doubt,
+            "queue_suppressed": self._suppressed_before + sum(history.suppressed for history in histories),
+            "queue_in_doubt": self._in_doubt_before + sum(history.in_doubt for history in histories),
+        }
 
     def _message(self, sender: Sender, event: Send) -> tuple[Message, Destination]:
         destination = parse(event.destination, "SEND")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from math import inf
 
 from .errors import processing_error
 
@@ -26,11 +27,25 @@ class HeartBeat:
     def send_due(self, now: float, last_write: float, margin: float) -> bool:
         """Whether it is time to send one. ``margin``, in seconds, makes up for how rarely this is asked; at least
         half of the interval passes in silence all the same."""
-        return self.send > 0 and now - last_write >= max(self.send - margin, self.send / 2)
+        return self.send > 0 and now - last_write >= self._silence(margin)
 
     def expired(self, now: float, last_read: float) -> bool:
         """Whether the client has been silent for so long that it must be taken for gone."""
         return self.receive > 0 and now - last_read >= self.receive * _PATIENCE
+
+    def look_at(self, now: float, last_write: float, last_read: float, margin: float) -> float:
+        """When to ask again, so that nothing is missed; ``inf`` where there are no heart-beats. Twice within the
+        silence that :meth:`send_due` allows: of a write it is known only that it came after the last time."""
+        at = last_read + self.receive * _PATIENCE if self.receive else inf
+        if self.send:
+            silence = self._silence(margin)
+            due = last_write + silence
+            # Due by now: one was sent.
+            at = min(at, due if now < due else inf, now + silence / 2)
+        return at
+
+    def _silence(self, margin: float) -> float:
+        return max(self.send - margin, self.send / 2)
 
 
 def parse(header: str | None) -> tuple[int, int]:

@@ -34,6 +34,8 @@ from .parser import FrameParser
 from .transactions import Acknowledgement, Transactions
 
 __all__ = [
+    "COMMANDS",
+    "INVALID",
     "TRANSITIONS",
     "AckMode",
     "Commit",
@@ -52,6 +54,7 @@ __all__ = [
     "Subscribe",
     "Subscription",
     "Unsubscribe",
+    "frame_counts",
 ]
 
 
@@ -90,6 +93,10 @@ TRANSITIONS: Mapping[State, Mapping[str, State]] = {
 CONNECT takes effect when the server accepts it, DISCONNECT at once. An error that ends the session leads from every
 state to CLOSED; any other leaves the state as it is.
 """
+COMMANDS = tuple(dict.fromkeys(command for row in TRANSITIONS.values() for command in row))
+"""All that a client may send."""
+INVALID = "invalid"
+"""What frames are counted under that may not be sent, or not now, and bytes that are no frame."""
 
 _ACK_MODES = {mode.value: mode for mode in AckMode}
 _TRUE = ("true", "True")
@@ -121,17 +128,19 @@ class ServerSession:
     """One client's session. ``version`` and ``heartbeat`` hold once the client is accepted.
 
     ``subscriptions`` are by tag; ``unacked`` by the value that the client will acknowledge them with, in the order in
-    which they were sent.
+    which they were sent. ``received``, from :func:`frame_counts`, counts frames for any number of sessions together.
     """
 
     __slots__ = (
         "_connect",
         "_parser",
+        "_received",
         "_row",
         "_settings",
         "_transactions",
         "_unacknowledged",
         "heartbeat",
+        "on_frame",
         "session_id",
         "state",
         "subscriptions",
@@ -139,7 +148,7 @@ class ServerSession:
         "version",
     )
 
-    def __init__(self, settings: SessionSettings, session_id: str) -> None:
+    def __init__(self, settings: SessionSettings, session_id: str, received: dict[str, int]) -> None:
         self.session_id = session_id
         self.state = State.AWAITING_CONNECT
         self.version = Version.V12
@@ -148,6 +157,9 @@ class ServerSession:
         self._unacknowledged = Unacknowledged(settings.max_subscriptions)
         self.unacked = self._unacknowledged.waiting
         self._settings = settings
+        self._received = received
+        self.on_frame: Callable[[Frame], None] | None = None
+        """Shown each frame before it takes effect, also one that is out of place; must not raise."""
         self._parser = FrameParser(settings.max_frame_before_connect, settings.max_headers, settings.max_header_bytes)
         self._row = TRANSITIONS[self.state]
         self._connect: Connect | None = None
@@ -182,10 +194,15 @@ class ServerSession:
             frame = self._parser.next_frame()
             if frame is None:
                 return None
+            if self.on_frame is not None:
+                self.on_frame(frame)
             if frame.command not in self._row:
                 raise self._out_of_place(frame.command)
+            self._received[frame.command] += 1
             return _HANDLERS[frame.command](self, frame)
         except StompError as error:
+            if frame is None or frame.command not in self._row:
+                self._received[INVALID] += 1
             self._close_after(error)
             receipt = None if frame is None or frame.command in _CONNECTING else frame.headers.get("receipt")
             return Refused(error.with_traceback(None), receipt)
@@ -376,6 +393,11 @@ class ServerSession:
             return Settle(self._unacknowledged.take(delivery), ack, requeue, headers.get("receipt"))
         self._transactions.add(transaction, Acknowledgement(delivery, ack, requeue))
         return Done(headers.get("receipt"))
+
+
+def frame_counts() -> dict[str, int]:
+    """None of any command yet."""
+    return dict.fromkeys((*COMMANDS, INVALID), 0)
 
 
 def _transaction_of(frame: Frame) -> str:

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from stompbridge.admin.health import BrokerProbe, Check, Health
+from stompbridge.admin.lag import LoopLag
 from stompbridge.brokers.base import Done, Failure, Message
 from stompbridge.brokers.memory import MemoryBroker
 from stompbridge.config import BrokerHealth, BrokerSettings, Exchange
@@ -53,8 +54,9 @@ class Bench:
         self.broker = Broker()
         self.hub = Hub(self.broker, lambda frame, binary: frame, "boot", 1024, 60.0)
         health = BrokerHealth(exchange=EXCHANGE, **settings)
+        self.lag = LoopLag(0.5)
         self.probe = BrokerProbe(health, self.broker, self.hub, "probe.node.boot")
-        self.health = Health(self.broker, self.probe, lambda: STORE)
+        self.health = Health(self.broker, self.probe, lambda: STORE, self.lag)
         self.subscriber = Subscriber()
         self.hub.subscribe(INTERNAL, "healthcheck", self.subscriber, lambda failure: None)
 
@@ -136,7 +138,8 @@ async def test_without_an_exchange_nothing_is_probed() -> None:
     probe.on_broker_up()
     probe.on_broker_down("gone")
     assert probe.ok is None
-    assert [check.name for check in Health(bench.broker, probe, lambda: STORE).checks()] == ["broker", "store", "drain"]
+    checks = Health(bench.broker, probe, lambda: STORE, bench.lag).checks()
+    assert [check.name for check in checks] == ["broker", "store", "drain", "loop"]
     bench.probe.stop()
     await bench.broker.stop()
 
@@ -160,7 +163,15 @@ async def test_readiness_names_its_checks(bench: Bench) -> None:
     status, _, body = bench.health.readyz("verbose")
     assert status == 200
     assert body.startswith(b"[+]broker ok: connected\n[+]probe ok: probe came back in ")
-    assert body.endswith(b"[+]store ok: memory\n[+]drain ok: accepting\nreadyz check passed\n")
+    assert body.endswith(
+        b"[+]store ok: memory\n[+]drain ok: accepting\n"
+        b"[+]loop ok: at most 0 ms late in the last 10 s\nreadyz check passed\n"
+    )
+    bench.lag.tick(100.0)
+    bench.lag.tick(102.0)
+    status, _, body = bench.health.readyz("")
+    assert status == 503
+    assert b"[-]loop failed: at most 1500 ms late in the last 10 s\n" in body
     bench.health.draining = True
     status, _, body = bench.health.readyz("")
     assert status == 503

@@ -211,6 +211,8 @@ async def test_a_yes_is_kept_for_a_while(make: Make, web: Any, ask: Any, clock: 
     for _ in range(3):
         assert (await webhook.authenticate(ask("alice", "secret", upgrade=UPGRADE))).user == "alice"
     assert (len(web.requests), webhook.asked, webhook.recalled) == (1, 1, 2)
+    zeros = {"webhook_unanswered": 0, "webhook_turned_away": 0}
+    assert webhook.counters() == {"webhook_requests": 1, "webhook_recalled": 2, **zeros}
     clock.now += 29.9
     await webhook.authenticate(ask("alice", "secret", upgrade=UPGRADE))
     assert len(web.requests) == 1

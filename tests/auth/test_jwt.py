@@ -117,6 +117,12 @@ async def test_each_algorithm(verifier: TokenAuthenticator, algorithm: str) -> N
     assert "InvalidSignatureError" in await refusal(verifier, forged)
 
 
+async def test_reads_of_keys_are_counted(keys_file: Path) -> None:
+    verifier = configured(keys_file)
+    verifier.keys.reads, verifier.keys.failures = 3, 1
+    assert verifier.counters() == {"key_reads": 3, "key_read_failures": 1}
+
+
 async def test_the_default_algorithms_leave_the_shared_secret_out(keys_file: Path) -> None:
     verifier = configured(keys_file)
     assert (await verifier.authenticate(bearing(token(ED25519, "EdDSA", "ed")))).user == "alice"

@@ -55,6 +55,10 @@ async def test_where_a_client_goes(
     assert "'s'" not in repr(identity)
 
 
+async def test_it_counts_nothing(authenticator: RabbitmqAuthenticator) -> None:
+    assert authenticator.counters() == {}
+
+
 async def test_rabbitmq_refuses(authenticator: RabbitmqAuthenticator, checks: Checks) -> None:
     checks.refusal = AuthRefused("no", "why")
     with pytest.raises(AuthRefused) as refused:

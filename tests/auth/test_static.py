@@ -116,6 +116,7 @@ async def test_a_right_password_is_hashed_once(users: StaticUsers, verified: lis
     # What is right for one is not right for another.
     await refusal(users, ask("Bob O'Neil", "right"))
     assert (len(verified), users.hashed) == (4, 4)
+    assert users.counters() == {"password_hashes": 4, "passwords_turned_away": 0}
 
 
 async def test_a_storm_of_the_same_costs_one_hash(users: StaticUsers, verified: list[str], ask: Any) -> None:

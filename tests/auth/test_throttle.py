@@ -34,6 +34,9 @@ class Backend:
     def reload(self) -> None:
         self.events.append("reload")
 
+    def counters(self) -> dict[str, int]:
+        return {"asked": len(self.asked)}
+
     async def until_running(self, number: int) -> None:
         self.expected = number
         await asyncio.wait_for(self.full.wait(), 5)
@@ -152,6 +155,7 @@ async def test_guesses_at_the_same_time_are_no_more(guarded: Throttled, backend:
     assert all(isinstance(outcome, AuthRefused) for outcome in outcomes)
     assert len(backend.asked) == 3
     assert guarded.throttle.refused_addresses == 47
+    assert guarded.counters() == {"throttled_addresses": 47, "throttled_logins": 0, "asked": 3}
 
 
 async def test_a_storm_of_honest_clients_gets_in(guarded: Throttled, backend: Backend, ask: Any) -> None:

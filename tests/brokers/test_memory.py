@@ -47,6 +47,8 @@ async def test_memory_is_bounded() -> None:
     assert await calls.publish("", "a", bytes(10_000)) == full
     assert await calls.send(Message("", "a", b"", {"h": "v" * 10_000})) == full
     assert broker.rejected == 3
+    assert broker.counters() == {"published": 4, "confirmed": 1, "nacked": 3, "unroutable": 0}
+    assert broker.gauges() == {"stored_bytes": broker.held_bytes}
     inbox = Inbox()
     consumer = await calls.consume(QueueSpec("a", declare=False), inbox)
     _, tag = await inbox.next()

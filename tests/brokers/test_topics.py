@@ -165,3 +165,15 @@ def test_equals_the_definition(patterns: list[str], key: str, drops: list[int]) 
             kept.discard(patterns[index])
     assert len(trie) == len(kept)
     assert matches(trie, key) == sorted(pattern for pattern in kept if model(pattern, key))
+
+
+def test_items() -> None:
+    trie: TopicTrie[list[str]] = TopicTrie(list)
+    assert trie.items() == []
+    patterns = ["a.b", "", "a.*", "a.#", "#", "#.#", "*.b.#.c", "a.b.*"]
+    for pattern in patterns:
+        trie.node(pattern).append(pattern)
+    assert sorted(trie.items()) == sorted((pattern, [pattern]) for pattern in patterns)
+    for pattern in patterns[2:]:
+        trie.remove(pattern)
+    assert trie.items() == [("a.b", ["a.b"]), ("", [""])]

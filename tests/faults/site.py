@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import subprocess
 import sys
-import threading
 from pathlib import Path
 
 from tests.faults.proxy import Proxy
@@ -26,22 +24,8 @@ class BrokenBridge(Bridge):
 
     fault = ""
 
-    def spawn(self) -> None:
-        with self._changed:
-            self.lines.clear()
-        self._process = subprocess.Popen(
-            [sys.executable, str(_BROKEN), self.fault, "serve", "--config", str(self.config)],
-            env=self._environment(),
-            cwd=self.folder,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            start_new_session=True,
-        )
-        self._reader = threading.Thread(target=self._read, args=(self._process,), daemon=True)
-        self._reader.start()
+    def command(self) -> list[str]:
+        return [sys.executable, str(_BROKEN), self.fault, "serve", "--config", str(self.config)]
 
 
 class Site:

@@ -18,7 +18,7 @@ with atheris.instrument_imports(include=["stompbridge"]):
     from stompbridge.stomp import errors, events
     from stompbridge.stomp.frames import Frame, Version
     from stompbridge.stomp.parser import FrameParser
-    from stompbridge.stomp.session import ServerSession, SessionSettings, State
+    from stompbridge.stomp.session import ServerSession, SessionSettings, State, frame_counts
 
 OPENINGS = (
     b"",
@@ -71,7 +71,7 @@ class Conversation:
 
     def __init__(self, mode: int) -> None:
         self.settings = settings(mode)
-        self.session = ServerSession(self.settings, "session-1")
+        self.session = ServerSession(self.settings, "session-1", frame_counts())
         self.log: list[str] = []
         self.over = False
         self.number = 0

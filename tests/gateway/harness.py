@@ -99,10 +99,11 @@ class Listener:
         self.writable += 1
         self._note("on_writable")
 
-    def on_check(self, now: float) -> None:
+    def on_check(self, now: float) -> float:
         assert not self.lost
         self.checks += 1
         self._note("on_check")
+        return now
 
     def on_lost(self, reason: CloseReason) -> None:
         self.lost.append(reason)
@@ -221,7 +222,7 @@ class Server:
         if self._sweep is not None:
             for client in self._clients:
                 await client.abort()
-            self.gateway.stop_accepting()
+            await self.gateway.stop_accepting()
             await self.gateway.close_all(CloseReason.SHUTDOWN, 0.5)
             self._sweep.stop()
             assert self.gateway.connections_open == 0

@@ -313,7 +313,7 @@ async def test_after_a_restored_link_what_was_written_is_recognised(world: World
     listener.on_queue_restored()
     listener.on_queue_message(message, 2)
     assert connection.bodies() == ["x"]
-    assert world.router.suppressed == 1
+    assert world.router.counters()["queue_suppressed"] == 1
 
 
 async def test_what_is_held_is_settled_where_it_came_last(world: World) -> None:

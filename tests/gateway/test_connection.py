@@ -845,3 +845,21 @@ async def test_one_client_does_not_disturb_another_that_closes(server: Server) -
         await server.listeners[0].until(lambda it: it.data)
         with contextlib.suppress(ConnectionClosed):
             await good.close()
+
+
+# What operators look at.
+
+
+async def test_what_is_written_can_be_seen(server: Server) -> None:
+    await server.start()
+    client, listener = await server.open()
+    connection = listener.connection
+    seen: list[bytes] = []
+    connection.send(b"before")
+    connection.tap(seen.append)
+    connection.send(b"one")
+    connection.write(ws_frame(b"two", True))
+    connection.tap(None)
+    connection.send(b"after")
+    assert seen == [ws_frame(b"one", False), ws_frame(b"two", True)]
+    assert [(await client.frame())[1] for _ in range(4)] == [b"before", b"one", b"two", b"after"]

@@ -47,7 +47,7 @@ async def test_port_in_use() -> None:
     assert text.startswith(f"cannot listen on 127.0.0.1:{port} (listen.host, listen.port): Address already in use; ")
     assert "choose another port" in text
     assert "\n" not in text
-    gateway.stop_accepting()
+    await gateway.stop_accepting()
 
 
 async def test_a_port_is_shared_by_those_who_want_it() -> None:
@@ -58,7 +58,7 @@ async def test_a_port_is_shared_by_those_who_want_it() -> None:
     with pytest.raises(ListenError, match="Address already in use"):
         await new_gateway(port=port).start()
     for gateway in (first, second):
-        gateway.stop_accepting()
+        await gateway.stop_accepting()
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ async def test_addresses_it_listens_on() -> None:
 async def test_stops_accepting_and_keeps_connections(server: Server) -> None:
     await server.start()
     client, listener = await server.open()
-    server.gateway.stop_accepting()
+    await server.gateway.stop_accepting()
     await listener.until(lambda it: it.checks > it.opened)
     with pytest.raises(ConnectionRefusedError):
         await server.raw()

@@ -7,8 +7,8 @@ from functools import partial
 
 from stompbridge.brokers.base import Broker, Done, Failure, Message, QueueConsumer, QueueListener, QueueSpec
 from stompbridge.brokers.memory import MemoryBroker
+from stompbridge.composition import session_settings
 from stompbridge.config import App, BrokerSettings, Exchange, Limits, Settings
-from stompbridge.daemon import session_settings
 from stompbridge.dedup.memory import MemoryStore
 from stompbridge.dedup.store import Begun, Claimed, Identity, Opened, Outcome, Receiver, Refusal, StoreOptions
 from stompbridge.gateway.client import Client
@@ -16,6 +16,7 @@ from stompbridge.gateway.closing import CloseReason
 from stompbridge.gateway.frames import ws_frame
 from stompbridge.gateway.gate import Idempotence
 from stompbridge.gateway.shared import SessionsOf, Shared
+from stompbridge.gateway.traffic import Traffic
 from stompbridge.routing.application import Application
 from stompbridge.routing.hub import Hub
 from stompbridge.routing.once import Once
@@ -36,8 +37,11 @@ class Connection:
         self.is_accepted = False
         self.last_read = 0.0
         self.last_write = 0.0
+        self.check_at = 0.0
         self.max_message = 0
+        self.bytes_in = 0
         self.bytes_out = 0
+        self.unsent = 0
         self.ping = False
         self.reading_paused = False
         self.writing_paused = False
@@ -205,6 +209,7 @@ class World:
             broker, self.hub, Application(App()), self.once, default_prefetch=100, window=1024, history_ttl=60.0
         )
         self.now = 0.0
+        self.traffic = Traffic()
         self.shared = Shared(
             settings,
             session_settings(settings),
@@ -215,6 +220,7 @@ class World:
             0.5,
             self.idempotence,
             SessionsOf(settings.limits.connections_per_user),
+            self.traffic,
         )
 
     def client(self, connect: bytes = CONNECT) -> tuple[Client, Connection]:

@@ -238,11 +238,13 @@ def test_other_subscriptions_get_a_queue(router: Router) -> None:
 def test_histories_are_shared_by_queue_and_forgotten_when_empty(router: Router) -> None:
     history = router.history("q")
     assert router.history("q") is history
-    history.suppressed = 2
-    router.hub.suppressed = 1
-    assert router.suppressed == 3
+    history.suppressed, history.in_doubt = 2, 3
+    router.hub.suppressed, router.hub.in_doubt = 1, 4
+    counted = {"mailbox_suppressed": 1, "mailbox_in_doubt": 4, "queue_suppressed": 2, "queue_in_doubt": 3}
+    assert router.counters() == counted
     router.sweep(0.0)
     assert router.history("q") is not history
+    assert router.counters() == counted
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 
 from stompbridge.stomp.errors import StompError
 from stompbridge.stomp.frames import Version
-from stompbridge.stomp.session import Connect, Done, Event, Keep, Refused, ServerSession, SessionSettings
+from stompbridge.stomp.session import Connect, Done, Event, Keep, Refused, ServerSession, SessionSettings, frame_counts
 
 SETTINGS: dict[str, Any] = {
     "send_floor_ms": 1000,
@@ -31,7 +31,8 @@ class Peer:
 
     def __init__(self, how: str, **changes: int) -> None:
         self.how = how
-        self.session = ServerSession(SessionSettings(**{**SETTINGS, **changes}), "session-1")
+        self.received = frame_counts()
+        self.session = ServerSession(SessionSettings(**{**SETTINGS, **changes}), "session-1", self.received)
 
     def send(self, data: bytes) -> list[Event]:
         pieces = [data + b"\n\r\n" if self.how == "with more after it" else data]

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from itertools import accumulate, pairwise
+from math import inf
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from stompbridge.stomp.errors import StompError
 from stompbridge.stomp.heartbeat import HeartBeat, negotiate, parse
@@ -77,3 +82,42 @@ def test_send_due(send: float, margin: float, idle: float, due: bool) -> None:
 @pytest.mark.parametrize(("idle", "expired"), [(0, False), (24.9, False), (25, True), (1000, True)])
 def test_expired(idle: float, expired: bool) -> None:
     assert HeartBeat(0, 10).expired(100 + idle, 100) is expired
+
+
+SWEEP = 0.5
+
+
+@given(
+    send=st.floats(1, 30),
+    gaps=st.lists(st.floats(0.01, 40), max_size=30),
+    phase=st.floats(0, SWEEP),
+)
+def test_looking_only_when_told_to(send: float, gaps: list[float], phase: float) -> None:
+    """Who sweeps twice a second, looks only from ``look_at`` on, and knows of a write only that it was since the last
+    look, is never silent for longer than agreed, nor sends more often than once in the half of it."""
+    heartbeat = HeartBeat(send, 0)
+    writes = list(accumulate(gaps, initial=0.0))
+    end, now, looked, look_at, known = writes[-1] + 3 * send, phase, 0.0, 0.0, 0.0
+    seen, beats = 0, [0.0]
+    while now < end:
+        if now >= look_at:
+            written = sum(at <= now for at in writes)
+            if written > seen:
+                seen, known = written, looked
+            if beats[-1] >= looked:
+                known = max(known, beats[-1])
+            looked = now
+            if heartbeat.send_due(now, known, 2 * SWEEP):
+                beats.append(now)
+            look_at = heartbeat.look_at(now, known, 0, 2 * SWEEP)
+        now += SWEEP
+    times = sorted(writes + beats)
+    assert all(later - earlier <= send + 1e-6 for earlier, later in pairwise(times))
+    assert all(later - earlier >= send / 2 for earlier, later in pairwise(beats[1:]))
+
+
+def test_looking_for_a_client_that_is_silent() -> None:
+    assert HeartBeat(0, 10).look_at(100, 0, 90, 1) == 115
+    assert HeartBeat(10, 10).look_at(100, 99, 90, 1) == 104.5
+    assert HeartBeat(10, 10).look_at(100, 93, 90, 1) == 102
+    assert HeartBeat().look_at(100, 0, 90, 1) == inf

@@ -25,6 +25,7 @@ from stompbridge.stomp.session import (
     Settle,
     State,
     Subscription,
+    frame_counts,
 )
 
 CALM = settings(deadline=None, max_examples=150)
@@ -164,6 +165,7 @@ def converse(pieces: Sequence[bytes], close_on_error: bool) -> tuple[list[str], 
             max_transaction_bytes=100,
         ),
         "s",
+        frame_counts(),
     )
     log = []
     for piece in pieces:

@@ -462,3 +462,16 @@ def test_what_comes_before_garbage_is_served(make_peer: MakePeer) -> None:
     peer = make_peer().connect()
     events = peer.send(b"BEGIN\ntransaction:t\n\n\0garbage\0")
     assert [type(event) for event in events] == [Done, Refused]
+
+
+def test_frames_are_shown_to_who_looks(make_peer: MakePeer) -> None:
+    peer = make_peer()
+    shown: list[tuple[str, dict[str, str], bytes]] = []
+    peer.session.on_frame = lambda frame: shown.append((frame.command, frame.headers, frame.body))
+    peer.connect()
+    peer.command("SEND", "destination:/queue/a", body=b"hello")
+    peer.command("NONSENSE")
+    peer.session.on_frame = None
+    peer.command("BEGIN", "transaction:1")
+    assert [command for command, _, _ in shown] == ["CONNECT", "SEND", "NONSENSE"]
+    assert shown[1] == ("SEND", {"destination": "/queue/a"}, b"hello")

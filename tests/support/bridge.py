@@ -39,6 +39,8 @@ class Bridge:
         self.scheme = "ws"
         self.node = node or f"test-{self.port}"
         self.lines: list[str] = []
+        self.pass_fds: tuple[int, ...] = ()
+        """Files that the process gets."""
         self._environ = dict(environ or {})
         self._changed = threading.Condition()
         self._process: subprocess.Popen[str] | None = None
@@ -66,6 +68,10 @@ class Bridge:
         with self._changed:
             return "\n".join(self.lines)
 
+    def command(self) -> list[str]:
+        """What is run."""
+        return [sys.executable, "-m", "stompbridge", "serve", "--config", str(self.config)]
+
     def start(self, timeout: float = START_TIMEOUT) -> None:
         """Start and return once it says that it listens."""
         self.spawn()
@@ -82,8 +88,9 @@ class Bridge:
         with self._changed:
             self.lines.clear()
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "stompbridge", "serve", "--config", str(self.config)],
+            self.command(),
             env=self._environment(),
+            pass_fds=self.pass_fds,
             cwd=self.folder,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

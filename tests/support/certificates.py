@@ -22,10 +22,12 @@ from cryptography.hazmat.primitives.serialization import (
 class Certificate:
     """Two PEM files, ``cert`` and ``key``; ``serial`` tells one certificate from another."""
 
-    def __init__(self, folder: Path, name: str = "server", passphrase: bytes | None = None) -> None:
+    def __init__(self, folder: Path, name: str = "server", passphrase: bytes | None = None, *, days: float = 1) -> None:
+        """``days`` until it expires; below 0 it has expired already."""
         folder.mkdir(exist_ok=True)
         self.cert = folder / f"{name}.crt"
         self.key = folder / f"{name}.key"
+        self._days = days
         self.serial = self.renew(passphrase)
 
     def renew(self, passphrase: bytes | None = None) -> int:
@@ -33,6 +35,7 @@ class Certificate:
         key = ec.generate_private_key(ec.SECP256R1())
         name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
         now = datetime.now(UTC)
+        end = now + timedelta(days=self._days)
         names = [x509.DNSName("localhost"), x509.IPAddress(ip_address("127.0.0.1"))]
         cert = (
             x509.CertificateBuilder()
@@ -40,8 +43,8 @@ class Certificate:
             .issuer_name(name)
             .public_key(key.public_key())
             .serial_number(x509.random_serial_number())
-            .not_valid_before(now - timedelta(hours=1))
-            .not_valid_after(now + timedelta(days=1))
+            .not_valid_before(min(now, end) - timedelta(hours=1))
+            .not_valid_after(end)
             .add_extension(x509.SubjectAlternativeName(names), critical=False)
             .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
             .sign(key, hashes.SHA256())

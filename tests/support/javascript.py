@@ -13,7 +13,7 @@ import tempfile
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.client import connect as open_websocket
@@ -161,7 +161,7 @@ class Chromium:
         self._tasks: list[asyncio.Task[None]] = []
 
     @classmethod
-    async def start(cls, binary: str, url: str) -> Chromium:
+    async def start(cls, binary: str, url: str) -> Self:
         """Start the browser and open the page."""
         profile = Path(tempfile.mkdtemp(prefix="stompbridge-chromium-"))
         process = await asyncio.create_subprocess_exec(
@@ -241,8 +241,12 @@ class Chromium:
             answer = json.loads(data)
             if "id" in answer:
                 self._waiting.pop(answer["id"]).set_result(answer)
-            elif answer["method"] == "Page.loadEventFired":
-                self._loaded.set()
+            else:
+                self._on_event(answer["method"], answer["params"])
+
+    def _on_event(self, method: str, params: dict[str, Any]) -> None:
+        if method == "Page.loadEventFired":
+            self._loaded.set()
 
     @staticmethod
     async def _drain(stream: asyncio.StreamReader) -> None:

@@ -13,6 +13,7 @@ from urllib.parse import unquote, urlsplit
 import structlog
 
 from ...config import BrokerSettings, Exchange
+from ...histogram import Latency
 from ..base import (
     BrokerListener,
     Done,
@@ -54,7 +55,7 @@ class AmqpBroker:
 
     ``node`` is this process's name in queue and connection names; ``extra_exchanges`` are declared along with those of
     the configuration, which win where both name one. A ``login`` takes the place of the
-    credentials and the virtual host in ``settings``.
+    credentials and the virtual host in ``settings``; what it measures goes into ``latency``.
     """
 
     def __init__(
@@ -63,8 +64,10 @@ class AmqpBroker:
         node: str,
         extra_exchanges: Iterable[Exchange] = (),
         login: Login | None = None,
+        latency: Latency | None = None,
     ) -> None:
         self.reconnects = 0
+        self._latency = Latency() if latency is None else latency
         self._settings = settings
         self._node = node
         self._login = login
@@ -98,6 +101,7 @@ class AmqpBroker:
             reopen=self._reopen_publisher,
             on_change=self._flow_changed,
             clock=time.monotonic,
+            latency=self._latency.publish,
         )
         self._publisher.user = unquote(urlsplit(settings.urls[0]).username or "guest") if login is None else login.user
         self._mailboxes = Mailboxes(
@@ -189,7 +193,7 @@ class AmqpBroker:
         return self._consumers.consume(spec, prefetch, listener, done)
 
     def counters(self) -> dict[str, int]:
-        """Totals since the start, and (``held``, ``held_bytes``, ``bindings``, ``consumers``) what there is now."""
+        """Totals since the start."""
         publisher, mailboxes, consumers = self._publisher, self._mailboxes, self._consumers
         return {
             "published": publisher.published,
@@ -200,18 +204,26 @@ class AmqpBroker:
             "refused": publisher.refused,
             "expired": publisher.expired,
             "overflowed": publisher.overflowed,
-            "held": publisher.held,
-            "held_bytes": publisher.held_bytes,
             "mailbox_delivered": mailboxes.delivered,
             "mailboxes_lost": mailboxes.lost,
             "binds": mailboxes.bindings.binds,
             "unbinds": mailboxes.bindings.unbinds,
-            "bindings": mailboxes.keys,
             "bind_storms": mailboxes.bindings.storms,
             "queue_delivered": consumers.delivered,
             "consumers_restored": consumers.restored,
-            "consumers": len(consumers),
             "reconnects": self.reconnects,
+        }
+
+    def gauges(self) -> dict[str, int]:
+        """What there is now: ``held`` messages wait for the broker or for its confirm, ``unconfirmed`` ones of them are
+        on their way; ``blocked`` is 1 while the broker wants none."""
+        return {
+            "held": self._publisher.held,
+            "held_bytes": self._publisher.held_bytes,
+            "unconfirmed": self._publisher.unconfirmed,
+            "blocked": int(self._blocked is not None),
+            "bindings": self._mailboxes.keys,
+            "consumers": len(self._consumers),
         }
 
     def _mailbox_prefix(self) -> str:
@@ -257,7 +269,8 @@ class AmqpBroker:
         settings, reasons = self._settings, []
         for url in settings.urls:
             try:
-                link = Link(url, self._node, settings.heartbeat, self._flow_changed, self._login)
+                flow, latency = self._flow_changed, self._latency.delivery
+                link = Link(url, self._node, settings.heartbeat, flow, self._login, latency)
                 await link.open(settings.connect_timeout)
             except WireError as problem:
                 if problem.refused is not None:

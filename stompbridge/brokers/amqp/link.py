@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
+from ...histogram import Histogram
 from .channel import Channel
 from .login import Login
 from .wire import Wire
@@ -22,12 +23,18 @@ class Link:
     """Both connections; when one is lost, ``lost`` gets the reason and the other is of no use either."""
 
     def __init__(
-        self, url: str, node: str, heartbeat: float, on_flow: Callable[[], None], login: Login | None = None
+        self,
+        url: str,
+        node: str,
+        heartbeat: float,
+        on_flow: Callable[[], None],
+        login: Login | None = None,
+        latency: Histogram | None = None,
     ) -> None:
         self.lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         name = f"stompbridge {node}"
         self.publish = Wire(url, f"{name} publish", heartbeat, self._on_lost, on_flow, login, gathers=True)
-        self.consume = Wire(url, f"{name} consume", heartbeat, self._on_lost, on_flow, login)
+        self.consume = Wire(url, f"{name} consume", heartbeat, self._on_lost, on_flow, login, latency=latency)
         self._slots = asyncio.Semaphore(SCRATCH_CHANNELS)
         self._idle: list[Channel] = []
 

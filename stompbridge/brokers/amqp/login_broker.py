@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 import structlog
 
 from ...config import BrokerSettings, Exchange
+from ...histogram import Latency
 from ..base import BrokerListener, Failure, LoginRefused, Unreachable
 from .broker import AmqpBroker
 from .link import Link
@@ -36,8 +37,9 @@ class AmqpLoginBroker(AmqpBroker):
         extra_exchanges: Iterable[Exchange],
         login: Login,
         on_refused: Callable[[LoginRefused], None],
+        latency: Latency | None = None,
     ) -> None:
-        super().__init__(settings, node, extra_exchanges, login)
+        super().__init__(settings, node, extra_exchanges, login, latency)
         self._as = login
         self._on_refused = on_refused
         self._outcome: asyncio.Future[None] = asyncio.get_running_loop().create_future()

@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Iterator
 
 import structlog
 
+from ...histogram import Histogram
 from ..base import Done, Failure, Message
 from .codec import encode_publish
 from .exchanges import Exchanges, blamed, named_in
@@ -29,7 +30,8 @@ _log = structlog.get_logger(__name__)
 
 class Publisher:
     """``check`` finds out whether an exchange exists, ``reopen`` asks for a new channel after the broker closed this
-    one, ``on_change`` tells that ``congested`` may have changed, ``clock`` gives monotonic seconds."""
+    one, ``on_change`` tells that ``congested`` may have changed, ``clock`` gives monotonic seconds. ``latency`` is told
+    how long each confirmed message was held."""
 
     def __init__(
         self,
@@ -43,6 +45,7 @@ class Publisher:
         reopen: Callable[[], None],
         on_change: Callable[[], None],
         clock: Callable[[], float],
+        latency: Histogram,
     ) -> None:
         self.user = ""
         """The login that messages' ``user_id`` must name."""
@@ -67,6 +70,7 @@ class Publisher:
         self._reopen = reopen
         self._on_change = on_change
         self._clock = clock
+        self._latency = latency
         self._channel: PublishChannel | None = None
         self._down: str | None = "not connected yet"
         self._blocked = False
@@ -90,6 +94,11 @@ class Publisher:
     @property
     def held_bytes(self) -> int:
         return self._bytes
+
+    @property
+    def unconfirmed(self) -> int:
+        """Messages that the broker has got and not confirmed."""
+        return len(self._unconfirmed)
 
     def publish(self, message: Message, done: Done) -> None:
         """See :meth:`stompbridge.brokers.base.Broker.publish`."""
@@ -202,6 +211,9 @@ class Publisher:
         rejection = None
         if confirm.ack:
             self.confirmed += len(settled)
+            now = self._clock()
+            for entry in settled:
+                self._latency.observe(now - entry.since)
         else:
             self.nacked += len(settled)
             rejection = Failure("rejected", "the broker rejected the message", fatal=False)

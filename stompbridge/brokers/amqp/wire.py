@@ -19,6 +19,7 @@ from aiormq.connection import SSLContextProvider
 from aiormq.exceptions import AMQPError, AuthenticationError, ProbableAuthenticationError
 
 from ... import __version__
+from ...histogram import Histogram
 from ..base import Failure
 from . import methods
 from .channel import Channel, ChannelClosed, LinkLost
@@ -107,9 +108,10 @@ class _Transports(aiormq.TransportFactory):
 
 
 class Wire:
-    """One connection, with the credentials of ``login`` or else those of ``url``. ``on_lost`` is called once, with the
-    reason, when it ends by itself; ``on_flow`` whenever ``paused`` or ``blocked`` change. ``gathers``: what is written
-    while an answer is due waits for it, at most :data:`GATHER`, so that a busy broker gets few large writes."""
+    """One connection, with the credentials of ``login`` or else those of ``url``. ``on_lost`` is called once, with
+    the reason, when it ends by itself; ``on_flow`` whenever ``paused`` or ``blocked`` change. ``gathers``: what is
+    written while an answer is due waits for it, at most :data:`GATHER`, so that a busy broker gets few large writes.
+    ``latency`` gets, for each delivery, the seconds from the read of its bytes until it was handed on."""
 
     def __init__(
         self,
@@ -120,6 +122,7 @@ class Wire:
         on_flow: Callable[[], None],
         login: Login | None = None,
         gathers: bool = False,
+        latency: Histogram | None = None,
     ) -> None:
         self.transport: asyncio.Transport | None = None
         self.closed = False
@@ -136,6 +139,7 @@ class Wire:
         self._loop = asyncio.get_running_loop()
         self._on_lost = on_lost
         self._on_flow = on_flow
+        self._latency = Histogram() if latency is None else latency
         self._splitter = Splitter()
         self._channels: dict[int, Channel] = {}
         self._free: deque[int] = deque()
@@ -165,6 +169,11 @@ class Wire:
         if login is not None:
             self._connection.vhost = login.virtual_host
         self.vhost = self._connection.vhost
+
+    @property
+    def server(self) -> dict[str, Any]:
+        """What the broker says about itself once connected: ``product``, ``version``, ``capabilities``."""
+        return cast(dict[str, Any], self._connection.server_properties)
 
     async def open(self, within: float) -> None:
         """Connects, within so many seconds. Raises :class:`WireError`."""
@@ -308,6 +317,7 @@ class Wire:
                 channel.on_deliveries(batch)
             except Exception:
                 _log.exception("broker_callback_failed")
+            self._latency.observe(time.monotonic() - self._last_read, len(batch))
 
     def _dispatch_one(self, event: Event) -> None:
         if isinstance(event, Blocked):

@@ -50,7 +50,7 @@ class Bridge:
         return self
 
     def counter(self, name: str) -> int:
-        return self.broker.counters()[name]
+        return (self.broker.counters() | self.broker.gauges())[name]
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from stompbridge.brokers.amqp.held import OVERHEAD
 from stompbridge.brokers.amqp.publisher import CONFIRM_TIMEOUT, Publisher
 from stompbridge.brokers.amqp.splitter import Confirm, Returned
 from stompbridge.brokers.base import Done, Failure, Message
+from stompbridge.histogram import Histogram
 
 VHOST = "in vhost '/'"
 REJECTED = Failure("rejected", "the broker rejected the message", fatal=False)
@@ -55,12 +56,14 @@ class World:
             "grace": 60.0,
             "wait_when_down": True,
         }
+        self.latency = Histogram()
         self.publisher = Publisher(
             exchanges=self.exchanges,
             check=lambda name, done: self.checks.append((name, done)),
             reopen=self.reopen,
             on_change=self.change,
             clock=lambda: self.now,
+            latency=self.latency,
             **(defaults | settings),  # type: ignore[arg-type]
         )
         self.publisher.user = "guest"
@@ -118,6 +121,21 @@ def not_found(exchange: str) -> Failure:
 
 
 # Confirms
+
+
+def test_how_long_a_confirm_takes(world: World) -> None:
+    """From the call on: the time without a broker counts, a rejection does not."""
+    world.publish("a")
+    world.publish("b")
+    world.now += 7.0
+    world.attach()
+    world.publish("c")
+    world.now += 1.0
+    assert world.publisher.unconfirmed == 3
+    world.confirm(2, multiple=True)
+    world.confirm(3, ack=False)
+    assert world.publisher.unconfirmed == 0
+    assert (world.latency.count, world.latency.sum) == (2, 16.0)
 
 
 def test_confirms_one_by_one_and_many_at_once(up: World) -> None:

@@ -39,7 +39,7 @@ class Bridge:
         return self
 
     def counter(self, name: str) -> int:
-        return self.broker.counters()[name]
+        return (self.broker.counters() | self.broker.gauges())[name]
 
 
 Start = Callable[..., Bridge]

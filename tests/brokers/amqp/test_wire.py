@@ -16,6 +16,7 @@ from stompbridge.brokers.amqp.channel import Channel, ChannelClosed, LinkLost
 from stompbridge.brokers.amqp.link import Link
 from stompbridge.brokers.amqp.splitter import Delivery
 from stompbridge.brokers.amqp.wire import Wire, WireError
+from stompbridge.histogram import Histogram
 from tests.brokers.amqp.fake import FakeBroker, until, within
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -35,7 +36,8 @@ class Owner:
     def __init__(self, url: str, heartbeat: float = 60) -> None:
         self.lost: list[str] = []
         self.flows = 0
-        self.wire = Wire(url, "stompbridge test consume", heartbeat, self.lost.append, self.flow)
+        self.latency = Histogram()
+        self.wire = Wire(url, "stompbridge test consume", heartbeat, self.lost.append, self.flow, latency=self.latency)
 
     def flow(self) -> None:
         self.flows += 1
@@ -235,6 +237,9 @@ async def test_deliveries_come_in_batches(fake: FakeBroker, owner: Owner) -> Non
     peer.deliver(1, "c", 1, b"e")
     await until(lambda: len(batches) >= 4)
     assert batches == [(1, [b"a", b"b"]), (2, [b"c"]), (1, [b"d"]), (1, [b"e"])]
+    # Each message is measured, those of a batch as one.
+    assert owner.latency.count == 5
+    assert 0 < owner.latency.sum < 60
 
 
 async def test_errors_in_callbacks_cost_nobody_else(fake: FakeBroker, owner: Owner) -> None:

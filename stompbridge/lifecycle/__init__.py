@@ -1,0 +1,1 @@
+"""How the process begins and ends beside others: the service manager, sockets that it passes, the drain."""
