@@ -11,8 +11,8 @@ from argon2 import PasswordHasher
 from click.testing import CliRunner, Result
 
 import stompbridge
-from stompbridge import __version__, cli, config
-from stompbridge.cli import main
+from stompbridge import __version__, config
+from stompbridge.cli import access, main
 
 
 class Daemon:
@@ -186,7 +186,7 @@ def test_users_hash(typed: str) -> None:
 
 
 def test_users_hash_asks_twice_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli, "_on_a_terminal", lambda: True)
+    monkeypatch.setattr(access, "_on_a_terminal", lambda: True)
     result = CliRunner().invoke(main, ["users", "hash"], input="s3cret\ntypo\ns3cret\ns3cret\n")
     assert result.exit_code == 0
     assert result.stderr.count("Password") == 2
