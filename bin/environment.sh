@@ -1,5 +1,5 @@
 # shellcheck shell=sh
-# Sourced by the programs beside it: makes the clone's own virtual environment, .venv.
+# Sourced by the programs beside it: makes the clone's own virtual environment, .venv, and installs what they need besides.
 
 say() {
     printf 'stompbridge: %s\n' "$*" >&2
@@ -77,4 +77,65 @@ ensure_environment() {
         fingerprint >"$stamp"
     fi
     exec 9<&-
+}
+
+have() {
+    PATH=$PATH:/usr/sbin:/sbin command -v "$1" >/dev/null 2>&1
+}
+
+# Whether the program of a Debian package is there, wherever it came from.
+has_package() {
+    case $1 in
+        chromium) have chromium || have chromium-browser || have google-chrome ;;
+        nodejs) have node ;;
+        *) have "$1" ;;
+    esac
+}
+
+# install_packages PACKAGE...: by apt-get, where it may be done, those whose programs are missing.
+install_packages() {
+    missing=
+    for package in "$@"; do
+        has_package "$package" || missing="$missing $package"
+    done
+    [ -n "$missing" ] || return 0
+    as_root=
+    if [ "$(id -u)" != 0 ]; then
+        as_root="sudo -n"
+    fi
+    if ! have apt-get || ! $as_root true 2>/dev/null; then
+        say "not installed, and cannot be installed from here:$missing"
+        return 0
+    fi
+    say "installing$missing"
+    # Servers that come with packages stay down; what needs one starts its own.
+    policy=/usr/sbin/policy-rc.d
+    (
+        if [ ! -e "$policy" ]; then
+            trap '$as_root rm -f "$policy"' EXIT
+            printf '#!/bin/sh\nexit 101\n' | $as_root tee "$policy" >/dev/null
+            $as_root chmod 755 "$policy"
+        fi
+        $as_root apt-get update -qq >&2
+        # shellcheck disable=SC2086 # one word for each package
+        $as_root env DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends $missing >&2
+    ) || say "apt-get could not install all of:$missing"
+}
+
+# install_javascript FOLDER: the packages of its package-lock.json, unless they are there already.
+install_javascript() {
+    if ! have npm || [ ! -f "$1/package-lock.json" ]; then
+        return 0
+    fi
+    if [ "$1/node_modules/.package-lock.json" -nt "$1/package-lock.json" ]; then
+        return 0
+    fi
+    say "installing the JavaScript packages of ${1#"$root/"}"
+    if [ -z "${HOME:-}" ]; then
+        export npm_config_cache="$root/.venv/npm-cache"
+    fi
+    npm ci --prefix "$1" --ignore-scripts --no-audit --no-fund --no-update-notifier --loglevel=error >&2 ||
+        say "npm could not install the JavaScript packages of ${1#"$root/"}"
+    # npm keeps an up-to-date marker's old time.
+    touch -c "$1/node_modules/.package-lock.json"
 }
