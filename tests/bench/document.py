@@ -18,7 +18,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from tests.bench import extra, goals, report, sizing
+from tests.bench import extra, goals, profiles, report, sizing
 from tests.bench.report import Figure
 from tests.bench.sizing import Load, Results
 
@@ -194,6 +194,11 @@ def _extra(scenario: str) -> Callable[[Results], Rows]:
     return lambda results: of_figures(results[scenario], extra.FIGURES)
 
 
+def of_profiles(results: Results) -> Rows:
+    """A row for each step, a column for each work: steps are many, works are few."""
+    return [list(row) for row in zip(*of_figures(results["profiles"], profiles.FIGURES), strict=True)]
+
+
 def _load(works: str) -> Callable[[Results], Rows]:
     return lambda results: of_figures(results["load"], report.FIGURES, works)
 
@@ -205,6 +210,7 @@ TABLES: dict[str, Callable[[Results], Rows]] = {
     "connections": _load("(connect|connect-shared|idle) .*"),
     "storm": _load("storm.*"),
     "own-goals": of_own_goals,
+    "profiles": of_profiles,
     **{scenario: _extra(scenario) for scenario in extra.SCENARIOS},
     "assumptions": of_assumptions,
     "inputs": of_inputs,

@@ -43,6 +43,7 @@ def results() -> dict[str, dict[str, object]]:
         "wire": summary(one("300 bytes to 10", "plain", wire_bytes=600)),
         "start": summary(one("start", "stompbridge", start_ms=540)),
         "processes": summary(one("rooms 500 @ max", "1 process", per_second=9)),
+        "profiles": summary(one("rooms 500 @ 3000/s", "stompbridge", cpu_bridge_us=80, other=1)),
         "soak": summary(one("soak 15 min", "named", grew=0, lost=0, doubled=0)),
     }
 
