@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from stompbridge.cli.common import echo_json, json_option
-from stompbridge.cli.remote import Remote, count, remote_options, words
+from stompbridge.cli.remote import count, remote_options, words
 from stompbridge.cli.text import duration, number, shown
+
+if TYPE_CHECKING:
+    from stompbridge.cli.client import Remote
 
 
 @click.command("log-level")

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from stompbridge.cli import text
 from stompbridge.cli.common import echo_json, json_option
-from stompbridge.cli.remote import Remote, count, listed, pick, remote_options, segment, words
+from stompbridge.cli.remote import count, listed, pick, remote_options, segment, words
 from stompbridge.cli.text import duration, number, shown, size
+
+if TYPE_CHECKING:
+    from stompbridge.cli.client import Remote
 
 
 @click.group()

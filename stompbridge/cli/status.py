@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import re
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from stompbridge.cli import text
 from stompbridge.cli.common import FOUND, Failure, echo_json, json_option
-from stompbridge.cli.remote import Remote, count, listed, pick, remote_options, words
+from stompbridge.cli.remote import count, listed, pick, remote_options, words
 from stompbridge.cli.text import duration, latency, number, shown, size
+
+if TYPE_CHECKING:
+    from stompbridge.cli.client import Remote
 
 _CHECK = re.compile(r"\[([+-])\](\S+) (?:ok|failed)(?:: (.*))?")
 

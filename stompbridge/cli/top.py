@@ -7,15 +7,18 @@ import sys
 import time
 from dataclasses import dataclass, field
 from itertools import count as numbers
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from stompbridge.cli import text
 from stompbridge.cli.common import UNREACHABLE, Failure, echo_json, json_option
-from stompbridge.cli.remote import Remote, count, listed, remote_options, words
+from stompbridge.cli.remote import count, listed, remote_options, words
 from stompbridge.cli.status import broker, state, store
 from stompbridge.cli.text import clip, duration, latency, number, rate, shown, size
+
+if TYPE_CHECKING:
+    from stompbridge.cli.client import Remote
 
 _RATES = {
     "messages_in": ("messages", "in"),

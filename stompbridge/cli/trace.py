@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from stompbridge.cli.common import FOUND, Failure, echo_json, json_option
-from stompbridge.cli.remote import Remote, count, pick, remote_options, words
+from stompbridge.cli.remote import count, pick, remote_options, words
 from stompbridge.cli.text import number, shown, size
+
+if TYPE_CHECKING:
+    from stompbridge.cli.client import Remote
 
 _ARROWS = {"in": "<-", "out": "->"}
 

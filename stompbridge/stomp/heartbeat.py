@@ -39,9 +39,9 @@ class HeartBeat:
         at = last_read + self.receive * _PATIENCE if self.receive else inf
         if self.send:
             silence = self._silence(margin)
-            due = last_write + silence
-            # Due by now: one was sent.
-            at = min(at, due if now < due else inf, now + silence / 2)
+            # As in send_due, to the last bit: none left means that one was sent.
+            left = silence - (now - last_write)
+            at = min(at, now + (left if left > 0 else inf), now + silence / 2)
         return at
 
     def _silence(self, margin: float) -> float:

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import logging
 import os
 import time
 from unittest.mock import AsyncMock
 
 import pytest
+import structlog
 
 from stompbridge import log
 from stompbridge.admin import views
@@ -343,6 +345,8 @@ async def test_closing_a_session() -> None:
 
 async def test_the_log_level() -> None:
     process = Process()
+    root, before = logging.getLogger(), structlog.get_config()
+    handlers, level = root.handlers[:], root.level
     log.configure(process.settings.log)
     try:
         assert await process.post("/log-level", b'{"level": "debug"}') == (200, {"level": "debug", "was": "info"})
@@ -352,7 +356,9 @@ async def test_the_log_level() -> None:
             assert status == 400
             assert answer["error"].startswith('the body must be JSON such as {"level": "debug"}: ')
     finally:
-        log.configure(process.settings.log)
+        root.handlers[:] = handlers
+        root.setLevel(level)
+        structlog.configure(**before)
 
 
 @pytest.mark.parametrize(

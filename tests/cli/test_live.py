@@ -16,7 +16,7 @@ import pytest
 from click.testing import Result
 
 from stompbridge.cli import top
-from stompbridge.cli.remote import Remote
+from stompbridge.cli.client import Remote
 from stompbridge.cli.target import Target
 from tests.cli.conftest import TOKEN, Ask, Fake, invoke
 from tests.support.bridge import ROOT, Bridge

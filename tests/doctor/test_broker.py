@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from stompbridge.brokers.amqp.channel import LinkLost
+from stompbridge.brokers.amqp.wire import WireError
 from stompbridge.doctor import broker, scratch
 from stompbridge.doctor.finding import Finding
 from tests.doctor.conftest import Findings, Look
@@ -239,6 +241,28 @@ async def test_nodes_cannot_be_heard(look: Look, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(scratch, "ANSWER", 0.5)
     found = await look(site(f"amqp://127.0.0.1:{free_port()}", more=""))
     assert only(found, "node").result == "skipped"
+
+
+@pytest.mark.rabbitmq
+async def test_the_broker_goes_away_meanwhile(look: Look, planted: RabbitMQ, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def lose(_: object) -> list[Finding]:
+        raise LinkLost("it was closed")
+
+    monkeypatch.setattr(scratch.Scratch, "_check", lose)
+    found = await look(site(planted.url))
+    assert errors(found) == {"broker.use"}
+    assert "the connection was lost: it was closed" in only(found, "broker.use").detail
+
+
+@pytest.mark.rabbitmq
+async def test_the_second_connection_is_refused(look: Look, planted: RabbitMQ, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def refuse(*_: object) -> None:
+        raise WireError("here: connection limit")
+
+    monkeypatch.setattr(broker.Link, "open", refuse)
+    found = await look(site(planted.url))
+    assert errors(found) == {"broker.use"}
+    assert only(found, "broker.use").detail == "here: connection limit"
 
 
 @pytest.mark.parametrize(

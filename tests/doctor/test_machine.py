@@ -9,14 +9,20 @@ import resource
 import socket
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding
 
+from stompbridge import config
 from stompbridge.auth.static import hash_password
-from stompbridge.doctor import machine
-from stompbridge.doctor.finding import ok, within
+from stompbridge.doctor import files, machine
+from stompbridge.doctor.finding import Finding, ok, within
 from stompbridge.doctor.running import Running
 from tests.doctor.conftest import Look
 from tests.doctor.test_broker import errors, only
@@ -125,6 +131,40 @@ async def test_an_expired_certificate(look: Look, tmp_path: Path) -> None:
         assert text in only(found, "certificate.dates").detail
         assert only(found, "certificate.names").detail == "for localhost, 127.0.0.1"
         assert only(found, "secrets").detail == "1 files with secrets, none of them for everybody"
+
+
+def certificate(names: list[str], begin: int) -> x509.Certificate:
+    """Valid from so many days from now on."""
+    key, now = ec.generate_private_key(ec.SECP256R1()), datetime.now(UTC)
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "x")])
+    builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+    builder = builder.serial_number(1).not_valid_before(now + timedelta(days=begin))
+    if names:
+        builder = builder.add_extension(x509.SubjectAlternativeName(map(x509.DNSName, names)), critical=False)
+    return builder.not_valid_after(now + timedelta(days=begin + 90)).sign(key, hashes.SHA256())
+
+
+def test_a_chain(tmp_path: Path) -> None:
+    path = tmp_path / "chain.pem"
+    settings = config.Settings(listen=config.Listen(tls_cert=str(path), tls_key=str(path)))
+
+    def look_at(*chain: x509.Certificate) -> dict[str, Finding]:
+        path.write_bytes(b"".join(one.public_bytes(Encoding.PEM) for one in chain))
+        return {finding.name: finding for finding in files.check_certificate(settings)}
+
+    found = look_at(certificate([], 5))
+    assert "is valid from" in found["certificate.dates"].detail
+    assert "names no server" in found["certificate.names"].detail
+    found = look_at(certificate([f"n{number}" for number in range(12)], -5), certificate([], -100))
+    assert found["certificate.names"].detail.endswith("n9 and 2 more")
+    assert "certificate 2 of its chain has expired" in found["certificate.dates"].detail
+    path.write_text("nothing")
+    (finding,) = files.check_certificate(settings)
+    assert finding.detail.startswith("cannot be read")
+    path.unlink()
+    assert "No such file" in files.check_certificate(settings)[0].detail
+    (missing,) = files.check_secrets(settings, None)
+    assert (missing.result, missing.detail) == ("error", "listen.tls_key: No such file or directory")
 
 
 SECRETS = {
