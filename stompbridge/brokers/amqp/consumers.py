@@ -228,13 +228,13 @@ class Consumers:
 
 async def _again(spec: QueueSpec, work: Callable[[], Coroutine[Any, Any, object]]) -> None:
     """Does it, and again where the queue was gone: RabbitMQ declares, as if it were there, a queue that is just
-    being deleted, such as one whose last consumer has gone, and does not find it then."""
+    being deleted, such as one whose last consumer has gone, and does not find it then, or not its process."""
     for pause in VANISHING:
         try:
             await work()
         except ChannelClosed as problem:
             failure = problem.failure
-            if not spec.declare or failure.code != "not_found" or f"no queue '{spec.name}'" not in failure.text:
+            if not spec.declare or failure.code != "not_found" or f" queue '{spec.name}'" not in failure.text:
                 raise
             await asyncio.sleep(pause)
         else:
