@@ -57,6 +57,22 @@ async def test_two_people_talk(serve: Serve, chat_bridge: ChatBridge, open_page:
     bridge.assert_clean_log()
 
 
+async def test_a_click_while_messages_come(serve: Serve, chat_bridge: ChatBridge, open_page: OpenPage) -> None:
+    """What is drawn anew between the press of the button and its release does not swallow the click."""
+    server = serve()
+    bridge = chat_bridge([server], **EMBEDDED)
+    ada = await open_page(server, "Ada")
+    bob = await open_page(server, "Bob")
+    await bob.join(8)
+    release = await bob.hold("[data-room='7']")
+    await ada.say("Hello")
+    await bob.wait_text("[data-room='7'] .count", "1")
+    await release()
+    await bob.wait_text("#title", "Room 7")
+    assert await bob.texts() == ["Hello"]
+    bridge.assert_clean_log()
+
+
 async def test_what_is_written_without_a_connection(serve: Serve, chat_bridge: ChatBridge, open_page: OpenPage) -> None:
     """It is shown as such, outlives a reload, and goes out once there is a connection."""
     server = serve()

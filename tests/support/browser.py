@@ -6,6 +6,8 @@ import asyncio
 import base64
 import json
 import shutil
+from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -99,15 +101,24 @@ class Page(Chromium):
 
     async def click(self, selector: str) -> None:
         """Presses the mouse button in the middle of the element."""
+        release = await self.hold(selector)
+        await release()
+
+    async def hold(self, selector: str) -> Callable[[], Awaitable[None]]:
+        """Presses the mouse button in the middle of the element, and returns what releases it there."""
         spot = await self.run(
             f"(() => {{ const node = document.querySelector({json.dumps(selector)});"
             " node.scrollIntoView({block: 'center'}); const box = node.getBoundingClientRect();"
             " return [box.x + box.width / 2, box.y + box.height / 2] })()"
         )
-        for kind in ("mousePressed", "mouseReleased"):
+
+        async def mouse(kind: str) -> None:
             await self._command(
                 "Input.dispatchMouseEvent", type=kind, x=spot[0], y=spot[1], button="left", clickCount=1
             )
+
+        await mouse("mousePressed")
+        return partial(mouse, "mouseReleased")
 
     async def type(self, text: str) -> None:
         """Text into what has the focus."""

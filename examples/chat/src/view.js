@@ -24,6 +24,7 @@ export class View {
   #shown = 0;
   #lines = new Map();
   #unread = new Map();
+  #buttons = new Map();
 
   constructor(tab, chat) {
     this.#tab = tab;
@@ -123,26 +124,41 @@ export class View {
     if ($('notice').textContent !== notice) $('notice').textContent = notice;
   }
 
+  // A room keeps its button: one that is replaced between a press and its release loses the click.
   #rooms() {
-    $('rooms').replaceChildren(...this.#tab.rooms.map((room) => {
-      const item = document.createElement('li');
-      const button = element('button', 'room', `Room ${room}`);
-      button.type = 'button';
-      button.dataset.room = room;
+    const { rooms } = this.#tab;
+    for (const [room, button] of this.#buttons) {
+      if (rooms.includes(room)) continue;
+      button.parentElement.remove();
+      this.#buttons.delete(room);
+    }
+    rooms.forEach((room, index) => {
+      const button = this.#buttons.get(room) ?? this.#button(room);
+      const item = button.parentElement;
+      if ($('rooms').children[index] !== item) $('rooms').insertBefore(item, $('rooms').children[index] ?? null);
       if (room === this.#tab.room) button.setAttribute('aria-current', 'true');
+      else button.removeAttribute('aria-current');
       const unread = this.#unread.get(room);
-      if (unread) {
-        const count = element('span', 'count', unread);
-        count.append(element('span', 'unseen', ' unread'));
-        button.append(' ', count);
-      }
-      button.addEventListener('click', () => {
-        this.#unread.delete(room);
-        this.#chat.join(room);
-      });
-      item.append(button);
-      return item;
-    }));
+      const [count] = button.children;
+      count.hidden = !unread;
+      count.firstChild.data = unread ?? 0;
+    });
+  }
+
+  #button(room) {
+    const button = element('button', 'room', `Room ${room} `);
+    button.type = 'button';
+    button.dataset.room = room;
+    const count = element('span', 'count', '0');
+    count.append(element('span', 'unseen', ' unread'));
+    button.append(count);
+    button.addEventListener('click', () => {
+      this.#unread.delete(room);
+      this.#chat.join(room);
+    });
+    document.createElement('li').append(button);
+    this.#buttons.set(room, button);
+    return button;
   }
 
   // Puts a message's line where it belongs, or away.
