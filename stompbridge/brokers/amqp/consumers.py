@@ -158,11 +158,12 @@ class Consumers:
         spec = consumer.spec
         consumer.queue = await _declare_and_bind(spec, link)
         channel: Channel | None = None
+        stood = False
         try:
             if not consumer.cancelled:
                 channel = await link.consume.open_channel(SPARE_CHANNELS)
             if channel is not None and not consumer.cancelled:
-                await self._consume(consumer, channel)
+                stood = await self._consume(consumer, channel)
         except ChannelClosed:
             if channel is not None:
                 channel.close()
@@ -171,22 +172,27 @@ class Consumers:
             if not consumer.cancelled:
                 raise
         else:
-            if consumer.cancelled:
+            # What was cancelled once it stood has left nothing to undo. Its queue may be another subscription's by now.
+            if consumer.cancelled and not stood:
                 if channel is not None:
                     channel.close()
                 await _undo(spec, consumer.queue, link, abandoned=True)
 
-    async def _consume(self, consumer: Consumer, channel: Channel) -> None:
+    async def _consume(self, consumer: Consumer, channel: Channel) -> bool:
+        """Whether it stood when the broker answered: it may have been cancelled before."""
         consumer.attach(channel)
         if consumer.prefetch:
             await channel.call(methods.basic_qos(consumer.prefetch))
         if consumer.standing:
             tell(consumer.listener.on_queue_restored)
         answered: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        stood = False
 
         def reply(result: Reply) -> None:
             # Acted on here and not after the wait: messages may follow in the same bytes.
+            nonlocal stood
             if isinstance(result, bytes) and not consumer.cancelled:
+                stood = True
                 self._standing[consumer] = None
                 consumer.stand(channel)
             if not answered.done():
@@ -204,6 +210,7 @@ class Consumers:
             raise unanswered(REPLY_TIMEOUT) from None
         if not isinstance(result, bytes):
             raise result
+        return stood
 
     async def _carry_out(self, work: Callable[[Link], Coroutine[Any, Any, object]], done: Done) -> None:
         problem: Failure | None = None

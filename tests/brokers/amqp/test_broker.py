@@ -10,7 +10,7 @@ import pytest
 from pamqp import commands
 
 from stompbridge.brokers.amqp import AmqpBroker, backoff, bindings, broker, consumers, mailboxes
-from stompbridge.brokers.base import Failure, Message, QueueSpec
+from stompbridge.brokers.base import Failure, Message, QueueConsumer, QueueSpec
 from stompbridge.config import BrokerSettings, Exchange
 from tests.brokers.amqp.fake import OK, Calls, FakeBroker, Inbox, News, Peer, ignore, refuse, until, within
 
@@ -853,6 +853,24 @@ async def test_cancelled_while_it_is_set_up(start: Start, fake: FakeBroker, wher
     assert answers == []
     assert bridge.counter("consumers") == 0
     assert bridge.news.reasons == []
+
+
+async def test_cancelled_as_soon_as_it_stands(start: Start, fake: FakeBroker) -> None:
+    """Its queue is left alone from then on: another subscription may have it by now."""
+    bridge = await start().up()
+    done: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+
+    def cancel(consumer: QueueConsumer | Failure) -> None:
+        assert not isinstance(consumer, Failure)
+        consumer.cancel(done.set_result)
+
+    spec = QueueSpec("q", auto_delete=True, delete_on_failure=True)
+    bridge.broker.consume(spec, 5, Inbox(), cancel)
+    assert await within(done) is None
+    assert await within(bridge.calls.declare(QueueSpec("other"))) is None
+    assert [frame.queue for frame in fake.of(commands.Queue.Declare)] == ["q", "other"]
+    assert fake.of(commands.Queue.Delete) == []
+    assert len(fake.of(commands.Basic.Cancel)) == len(fake.of(commands.Channel.Close)) == 1
 
 
 async def test_cancelled_before_it_began(start: Start, fake: FakeBroker) -> None:
