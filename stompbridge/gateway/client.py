@@ -150,6 +150,9 @@ class Client:
             self.shared.watch(self)
 
     def on_data(self, data: bytes) -> None:
+        if data == HEARTBEAT and not self.session.buffered:
+            # A heart-beat. Thousands come each second that mean nothing else than that they came.
+            return
         self.session.feed(data)
         if not self._held:
             self._run()
@@ -183,7 +186,8 @@ class Client:
             self.shared.traffic.heartbeats += 1
         if self._throttled or self.named is not None:
             return now
-        return min(self._expires, heartbeat.look_at(now, connection.last_write, connection.last_read, margin))
+        look_at = heartbeat.look_at(now, connection.last_write, connection.last_read, margin, connection.busy)
+        return min(self._expires, look_at)
 
     def _unthrottle(self, now: float) -> None:
         assert self._rates is not None

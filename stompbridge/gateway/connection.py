@@ -51,6 +51,7 @@ class Connection(asyncio.Protocol):
         "_transport_write",
         "_write_limit",
         "address",
+        "busy",
         "bytes_in",
         "bytes_out",
         "check_at",
@@ -110,6 +111,8 @@ class Connection(asyncio.Protocol):
         """When the last bytes came, by ``loop.time()``. While reading is paused the client counts as heard."""
         self.last_write = 0.0
         """A time not after the last write, and not before the last :meth:`check` before it."""
+        self.busy = False
+        """Whether something was written between the last two checks."""
         self.check_at = 0.0
         """From when on :meth:`check` has something to do, by ``loop.time()``. Thousands of idle clients are not looked
         at in each sweep for the sake of one heart-beat in ten seconds."""
@@ -236,18 +239,22 @@ class Connection(asyncio.Protocol):
         listener = self._listener
         if listener is None:
             return
-        if self._bytes_seen != self.bytes_out:
-            self._bytes_seen = self.bytes_out
+        self.busy = self._bytes_seen != self.bytes_out
+        if self.busy:
             self.last_write = self._checked
         self._checked = now
         if self.reading_paused:
             self.last_read = now
         if self.ping:
             self._check_pings(now)
+        written = self.bytes_out
         try:
             self.check_at = min(self.check_at, listener.on_check(now))
         except Exception:
             self._fail()
+        self._bytes_seen = self.bytes_out
+        if written != self.bytes_out:
+            self.last_write = now
 
     def _check_pings(self, now: float) -> None:
         interval = self._gateway.limits.ping_interval

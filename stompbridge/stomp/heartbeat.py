@@ -33,15 +33,16 @@ class HeartBeat:
         """Whether the client has been silent for so long that it must be taken for gone."""
         return self.receive > 0 and now - last_read >= self.receive * _PATIENCE
 
-    def look_at(self, now: float, last_write: float, last_read: float, margin: float) -> float:
-        """When to ask again, so that nothing is missed; ``inf`` where there are no heart-beats. Twice within the
-        silence that :meth:`send_due` allows: of a write it is known only that it came after the last time."""
+    def look_at(self, now: float, last_write: float, last_read: float, margin: float, busy: bool) -> float:
+        """When to ask again, so that nothing is missed; ``inf`` where there are no heart-beats. ``busy``: something
+        else than a heart-beat was written lately. Of such a write it is known only that it came after the last time
+        that was asked, so it takes two in the silence that :meth:`send_due` allows to tell that none is due."""
         at = last_read + self.receive * _PATIENCE if self.receive else inf
         if self.send:
             silence = self._silence(margin)
             # As in send_due, to the last bit: none left means that one was sent.
             left = silence - (now - last_write)
-            at = min(at, now + (left if left > 0 else inf), now + silence / 2)
+            at = min(at, now + (left if left > 0 else silence), now + silence / 2 if busy else inf)
         return at
 
     def _silence(self, margin: float) -> float:

@@ -38,6 +38,7 @@ class Connection:
         self.last_read = 0.0
         self.last_write = 0.0
         self.check_at = 0.0
+        self.busy = False
         self.max_message = 0
         self.bytes_in = 0
         self.bytes_out = 0

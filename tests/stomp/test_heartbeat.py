@@ -102,22 +102,36 @@ def test_looking_only_when_told_to(send: float, gaps: list[float], phase: float)
     while now < end:
         if now >= look_at:
             written = sum(at <= now for at in writes)
-            if written > seen:
+            busy = written > seen
+            if busy:
                 seen, known = written, looked
-            if beats[-1] >= looked:
-                known = max(known, beats[-1])
             looked = now
             if heartbeat.send_due(now, known, 2 * SWEEP):
                 beats.append(now)
-            look_at = heartbeat.look_at(now, known, 0, 2 * SWEEP)
+            look_at = heartbeat.look_at(now, known, 0, 2 * SWEEP, busy)
+            if beats[-1] == now:
+                known = now
         now += SWEEP
     times = sorted(writes + beats)
     assert all(later - earlier <= send + 1e-6 for earlier, later in pairwise(times))
     assert all(later - earlier >= send / 2 for earlier, later in pairwise(beats[1:]))
 
 
+def test_a_busy_connection_needs_no_heart_beats() -> None:
+    """One goes out when it becomes busy, since it was not looked at meanwhile, and none from then on."""
+    heartbeat, beats = HeartBeat(10, 0), 0
+    now, last_write = 100.0, 100.0
+    for _ in range(20):
+        looked, now = now, heartbeat.look_at(now, last_write, 0, 1, busy=now > 100)
+        beats += heartbeat.send_due(now, looked, 1)
+        last_write = looked
+    assert beats == 1
+
+
 def test_looking_for_a_client_that_is_silent() -> None:
-    assert HeartBeat(0, 10).look_at(100, 0, 90, 1) == 115
-    assert HeartBeat(10, 10).look_at(100, 99, 90, 1) == 104.5
-    assert HeartBeat(10, 10).look_at(100, 93, 90, 1) == 102
-    assert HeartBeat().look_at(100, 0, 90, 1) == inf
+    assert HeartBeat(0, 10).look_at(100, 0, 90, 1, busy=False) == 115
+    assert HeartBeat(10, 10).look_at(100, 99, 90, 1, busy=False) == 108
+    assert HeartBeat(10, 10).look_at(100, 99, 90, 1, busy=True) == 104.5
+    assert HeartBeat(10, 10).look_at(100, 93, 90, 1, busy=True) == 102
+    assert HeartBeat(10, 10).look_at(100, 91, 90, 1, busy=False) == 109
+    assert HeartBeat().look_at(100, 0, 90, 1, busy=False) == inf
