@@ -343,7 +343,7 @@ class Settings(Section, frozen=True, kw_only=True):
     node: str = field(default_factory=default_node)
     """This process's name among its peers; part of its queues' names. Letters, digits, ``_``, ``.`` and ``-``."""
     insecure: bool = False
-    """Allow listening on other than loopback although nothing authenticates the clients."""
+    """Allow listening on other than loopback although nothing authenticates the clients, or the admin port."""
     drain_time: Duration = 5.0
     """Over how long a process that stops spreads the closing of its sessions, at most; 0: all at once."""
     shutdown_timeout: Duration = 10.0

@@ -51,7 +51,7 @@ def _check_listeners(settings: Settings) -> Iterator[Inconsistency]:
             )
     openings = {"listen.host": (listen.host, _opening(settings))}
     if admin.enabled:
-        openings["admin.host"] = (admin.host, "nothing here asks who they are")
+        openings["admin.host"] = (admin.host, "" if admin.token else "nothing here asks who they are: set admin.token")
         if listen.port == admin.port != 0 and listen.host == admin.host:
             yield "admin.port", admin.port, "is listen.port too; they must differ"
     for key, (host, opening) in openings.items():

@@ -328,6 +328,14 @@ def test_other_addresses_need_consent(host: str) -> None:
     assert config.load(None, {}, {"admin.host": host, "admin.enabled": "false"}).admin.host == host
 
 
+def test_the_admin_port_needs_a_token_to_be_open() -> None:
+    """Which opens nothing else."""
+    token = {"STOMPBRIDGE_ADMIN__TOKEN": "0123456789abcdef"}
+    assert config.load(None, token, {"admin.host": "0.0.0.0"}).admin.host == "0.0.0.0"
+    with pytest.raises(config.ConfigError, match=r"^command line: listen\.host"):
+        config.load(None, token, {"admin.host": "0.0.0.0", "listen.host": "0.0.0.0"})
+
+
 def test_urls_file(tmp_path: Path, write: Write) -> None:
     secrets = tmp_path / "urls"
     secrets.write_text("# both nodes\namqp://u:p@one\n\n  amqps://u:p@two:5671/v  \n")

@@ -53,7 +53,7 @@ def _assignments(_ctx: click.Context, _param: click.Parameter, values: tuple[str
 @click.option("--node", metavar="NAME", help="This process's name, different on each node.")
 @click.option("--log-level", metavar="LEVEL", help="debug, info, warning or error.")
 @click.option("--log-format", metavar="FORMAT", help="auto, console or json.")
-@click.option("--insecure", is_flag=True, help="Listen on other than loopback although nothing authenticates clients.")
+@click.option("--insecure", is_flag=True, help="Listen on other than loopback although nothing asks who comes.")
 @click.option(
     "--set",
     "assignments",
