@@ -106,7 +106,9 @@ async def test_time_runs_out_in_the_call_and_in_the_queue() -> None:
     for task in tasks:
         with pytest.raises(AuthUnavailable, match=r"no answer within 0\.01 s"):
             await asyncio.wait_for(task, 5)
-    assert (question.calls, question.running, calls.timed_out) == (1, 0, 2)
+    # Where both run out in one turn of the loop, the second has had the place of the first for a moment.
+    assert question.calls in (1, 2)
+    assert (question.running, calls.timed_out) == (0, 2)
 
 
 async def test_stopping_tells_those_who_wait() -> None:
