@@ -39,7 +39,7 @@ from stompbridge.gateway.traffic import Traffic
 from stompbridge.histogram import Latency
 from stompbridge.lifecycle import drain
 from stompbridge.lifecycle.notify import Notifier
-from stompbridge.lifecycle.process import adopt, raise_file_limit
+from stompbridge.lifecycle.process import adopt, calm_collector, raise_file_limit
 from stompbridge.lifecycle.sockets import Passed, PassedSocketError, passed
 from stompbridge.routing.application import Application
 from stompbridge.routing.hub import Hub
@@ -378,4 +378,5 @@ def run(settings: Settings, load: Callable[[], Settings]) -> int:
         notifier.status(f"cannot start: {error}")
         return 2
     raise_file_limit(settings.limits.connections)
+    calm_collector()
     return uvloop.run(serve(settings, load, sockets, notifier))

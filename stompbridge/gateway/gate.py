@@ -154,6 +154,8 @@ class Gate:
 
     def _pass(self, item: _Item) -> None:
         shared, message, answer = self._shared, item.message, item.answer
+        # A lock holds on to whoever asked for it: only the garbage collector would end the circle, for each message.
+        item.answer = None
         if answer is Refusal.DUPLICATE:
             shared.suppressed += 1
             item.drop()

@@ -119,7 +119,7 @@ _OWN_GOALS: tuple[tuple[str, float, str, Callable[[Results], float]], ...] = (
         lambda results: _only(results, "idle", "stompbridge", "kib_bridge"),
     ),
     ("start to first delivery, ms", 1000, ",.0f", lambda results: _only(results, "start", "stompbridge", "start_ms")),
-    ("the chat application's test: % over 3 s or lost", 0, ".2f", _late),
+    ("the chat application's test, its page: % over 3 s or lost", 0, ".2f", _late),
     ("soak: of bridge, RabbitMQ and Redis, how many grew", 0, ".0f", lambda r: _only(r, "soak", "named", "grew")),
     ("soak: messages lost", 0, ".0f", lambda results: _only(results, "soak", "named", "lost")),
     ("soak: messages that came twice", 0, ".0f", lambda results: _only(results, "soak", "named", "doubled")),

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
 
 import pytest
@@ -27,3 +28,15 @@ async def test_a_pause_of_the_process_is_not_held_against_the_server() -> None:
     async with patient(0.08):
         time.sleep(0.2)  # noqa: ASYNC251 (the pause: nothing of this process runs)
         await answer.wait()
+
+
+async def test_it_leaves_nothing_to_the_garbage_collector() -> None:
+    """There is one for each batch that goes to the store."""
+    gc.collect()
+    gc.disable()
+    try:
+        async with patient(5):
+            pass
+        assert gc.collect() == 0
+    finally:
+        gc.enable()

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable
 
 import pytest
@@ -14,6 +16,7 @@ class ScriptedLock:
 
     def __init__(self, in_doubt: bool = False) -> None:
         self.in_doubt = in_doubt
+        self.asker: Claimed | None = None
         self.ends: list[str] = []
 
     def commit(self, done: Settled | None = None) -> None:
@@ -248,3 +251,21 @@ def test_what_may_wait_is_bounded() -> None:
     bench.receiver.answer(0, ScriptedLock())
     bench.ask("m3")
     assert bench.overflows == 1
+
+
+def test_a_message_that_has_passed_leaves_nothing_to_the_garbage_collector() -> None:
+    """A lock keeps whoever asked for it, as that of Redis does."""
+    bench = Bench()
+    bench.ask("m1")
+    lock = ScriptedLock()
+    _, lock.asker = bench.receiver.claims[0]
+    gone = weakref.ref(lock)
+    gc.disable()
+    try:
+        bench.receiver.answer(0, lock)
+        assert [name for name, _, _ in bench.passed] == ["m1"]
+        bench.passed.clear()
+        del lock
+        assert gone() is None
+    finally:
+        gc.enable()
