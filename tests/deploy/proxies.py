@@ -70,10 +70,14 @@ class Proxy:
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
             )
         deadline = time.monotonic() + START_TIMEOUT
-        while not accepts(self.port):
+        while not self.ready():
             if self._process.poll() is not None or time.monotonic() > deadline:
                 raise AssertionError(f"{self.program} does not listen:\n{self.log}")
             time.sleep(0.02)
+
+    def ready(self) -> bool:
+        """Whether it has all its sockets."""
+        return accepts(self.port)
 
     def remove(self) -> None:
         """Ends it and deletes its folder."""
@@ -165,6 +169,10 @@ class HAProxy(Proxy):
         path = self.folder / "haproxy.cfg"
         path.write_text(text, "utf-8")
         return [self.binary, "-db", "-f", str(path)]
+
+    def ready(self) -> bool:
+        # Its own socket comes last.
+        return super().ready() and (self.folder / "sock").exists()
 
     def checked(self) -> dict[str, str]:
         """What the health check says of each bridge (``L7OK``)."""
