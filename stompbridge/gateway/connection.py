@@ -247,6 +247,7 @@ class Connection(asyncio.Protocol):
             self.last_read = now
         if self.ping:
             self._check_pings(now)
+        # After the pings: STOMP clients do not see them, so they take no heart-beat's place.
         written = self.bytes_out
         try:
             self.check_at = min(self.check_at, listener.on_check(now))
